@@ -1,0 +1,117 @@
+# Law of this file: a name from outside leads to a repository below ROOT or to nothing. No `..`, no
+# NUL, no symbolic link that leaves ROOT gets through.
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A git repository below ROOT.
+
+    Attributes:
+        name: the path at which it is served, without a leading slash.
+        git_dir: its git directory, all symbolic links resolved.
+    """
+
+    name: str
+    git_dir: Path
+
+
+def git_dir_of(directory: Path) -> Path | None:
+    """The git directory of the repository at ``directory`` (bare or with a work tree), or None.
+
+    A linked work tree is no repository of its own; a submodule's checkout is.
+    """
+    if _is_git_dir(directory):
+        return directory
+    dot_git = directory / ".git"
+    if _is_git_dir(dot_git):
+        return dot_git
+    return _follow_gitfile(dot_git)
+
+
+def discover(root: Path) -> Iterator[Found]:
+    """Every repository below ``root``, by name; work trees are not searched for nested ones.
+
+    ``root`` itself may be a repository: it is served under its directory's name.
+    """
+    root = root.resolve()
+    own = git_dir_of(root)
+    if own is not None:
+        yield Found(root.name, own.resolve())
+    for directory, subdirectories, _files in os.walk(root):
+        if Path(directory) == own:
+            subdirectories.clear()
+            continue
+        kept = []
+        for name in sorted(subdirectories):
+            path = Path(directory, name)
+            if name == ".git" or not _servable(name):
+                continue
+            found = git_dir_of(path)
+            if found is None:
+                kept.append(name)
+            elif (inside := _inside(root, found)) is not None:
+                yield Found(str(path.relative_to(root)), inside)
+        subdirectories[:] = kept
+
+
+def locate(root: Path, name: str) -> Found | None:
+    """The repository that a client calls ``name``, or None.
+
+    As stock git's http-backend does, ``name``, ``name.git`` and ``name/.git`` are tried.
+    """
+    root = root.resolve()
+    name = name.strip("/")
+    name = name.removesuffix("/.git")
+    if not name or not all(_servable(segment) for segment in name.split("/")):
+        return None
+    if name in {root.name, f"{root.name}.git"} and (own := git_dir_of(root)) is not None:
+        return Found(root.name, own.resolve())
+    for candidate in (name, f"{name}.git"):
+        try:
+            git_dir = git_dir_of(root / candidate)
+            inside = None if git_dir is None else _inside(root, git_dir)
+        except OSError:  # too long, a loop of links, or not ours to read
+            return None
+        if inside is not None:
+            return Found(candidate, inside)
+    return None
+
+
+def _servable(segment: str) -> bool:
+    """A path segment that can be part of a served name; ``-`` is where our own routes live."""
+    return segment not in {"", ".", "..", ".git", "-"} and not any(
+        character < " " or character == "\x7f" for character in segment
+    )
+
+
+def _inside(root: Path, git_dir: Path) -> Path | None:
+    resolved = git_dir.resolve()
+    return resolved if resolved.is_relative_to(root) else None
+
+
+def _is_git_dir(path: Path) -> bool:
+    head = path / "HEAD"
+    return (
+        (path / "objects").is_dir()
+        and (path / "refs").is_dir()
+        and (head.is_file() or head.is_symlink())
+    )
+
+
+def _follow_gitfile(dot_git: Path) -> Path | None:
+    """Follow a ``.git`` file (``gitdir: <path>``, see gitrepository-layout)."""
+    if not dot_git.is_file():
+        return None
+    with dot_git.open("rb") as file:
+        line = file.read(4096)
+    if not line.startswith(b"gitdir: "):
+        return None
+    target = dot_git.parent / os.fsdecode(line.removeprefix(b"gitdir: ").rstrip(b"\r\n"))
+    return target if _is_git_dir(target) else None

@@ -1,0 +1,355 @@
+# Law of this file: every setting has a name, a default, a unit and a reason; a misspelt key is an
+# error. Flags win over OFFRAMP_* variables, these over the file.
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_size(value: object) -> object:
+    """Read ``65536``, ``"64KiB"``, ``"20 GB"`` (powers of 1024, as du prints) into bytes."""
+    if not isinstance(value, str) or value.strip().isdigit():
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size; write bytes or a number with KiB, MiB, GiB, TiB")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+
+
+def parse_duration(value: object) -> object:
+    """Read ``10``, ``"10s"``, ``"15m"``, ``"6h"``, ``"7d"`` into seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        return value
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str):
+        parts = urlsplit(value)
+        bad = parts.scheme not in {"http", "https"} or not parts.hostname
+        if bad or parts.username or parts.query or parts.fragment or re.search(r"\s", value):
+            raise ValueError(
+                f"{value!r} is no base URL; write http(s)://host[:port][/path],"
+                " without user, query or fragment"
+            )
+        return value.rstrip("/")
+    return value
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+BaseUrl = Annotated[str, BeforeValidator(_http_url)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DirectoryStoreSettings(_Section):
+    """Entities in a directory of this machine."""
+
+    type: Literal["directory"] = "directory"
+    path: Path | None = Field(
+        None, description="Where; by default `store` below the data directory."
+    )
+
+
+class S3StoreSettings(_Section):
+    """Entities in an S3 bucket, or in anything that speaks its protocol."""
+
+    type: Literal["s3"]
+    bucket: str = Field(min_length=1, description="The bucket's name; it must exist.")
+    prefix: str = Field("", description="Put before every key; no leading slash.")
+    region: str | None = Field(
+        None, description="Region; by default that of the AWS configuration."
+    )
+    endpoint: BaseUrl | None = Field(None, description="Base URL of an S3 look-alike.")
+    path_style: bool = Field(False, description="Bucket in the path, as most look-alikes want it.")
+    access_key_id: str | None = Field(None, description="By default the AWS credential chain.")
+    secret_access_key: SecretStr | None = Field(None, description="Goes with access_key_id.")
+    session_token: SecretStr | None = Field(None, description="For temporary credentials.")
+    part_size: Size = Field(16 << 20, ge=5 << 20, description="Size of a multipart upload's parts.")
+    concurrency: int = Field(4, ge=1, le=64, description="Parts that are sent side by side.")
+    max_attempts: int = Field(4, ge=1, description="Tries for each request to the store.")
+    timeout: Duration = Field(20.0, gt=0, description="Connect and read timeout of one try.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> S3StoreSettings:
+        if (self.access_key_id is None) != (self.secret_access_key is None):
+            raise ValueError("access_key_id and secret_access_key go together")
+        if self.prefix.startswith("/"):
+            raise ValueError(f"prefix {self.prefix!r} must not begin with a slash")
+        return self
+
+
+StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discriminator="type")]
+
+
+class SelfTargetSettings(_Section):
+    """This server's own blob route, `/-/blobs/...`, with signed URLs that expire."""
+
+    type: Literal["self"]
+    name: str = Field("self", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+
+
+class S3TargetSettings(_Section):
+    """The configured S3 store itself."""
+
+    type: Literal["s3"]
+    name: str = Field("s3", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+    public: bool = Field(False, description="The bucket is readable by all: do not sign URLs.")
+    endpoint: BaseUrl | None = Field(
+        None, description="Base URL that clients reach, if it is not the store's."
+    )
+
+
+class HttpTargetSettings(_Section):
+    """A CDN or static server in front of the store: its URL plus `/entities/ab/<sha256>`."""
+
+    type: Literal["http"]
+    name: str = Field("http", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+    base_url: BaseUrl = Field(description="URL under which the store's root can be read.")
+
+
+TargetSettings = Annotated[
+    SelfTargetSettings | S3TargetSettings | HttpTargetSettings, Field(discriminator="type")
+]
+
+
+class RedirectSettings(_Section):
+    """When content is named by a location instead of being sent."""
+
+    enabled: bool = Field(True, description="False: everything inline.")
+    min_size: Size = Field(
+        64 << 10,
+        description="Smaller packs go inline: a download of its own costs more than it saves, and"
+        " git keeps every redirected pack as a pack.",
+    )
+    max_wait: Duration = Field(
+        10.0,
+        description="How long a client that accepts locations waits for a pack that is being made"
+        " before it is fed inline.",
+    )
+    lifetime: Duration = Field(
+        6 * 3600.0,
+        gt=0,
+        le=6 * 86400.0,
+        description="How long a signed URL lives at least; it must outlive the whole download."
+        " S3 allows 7 days.",
+    )
+    window: Duration = Field(
+        900.0,
+        gt=0,
+        le=86400.0,
+        description="Signed URLs are the same within a window, so that caches in front can keep"
+        " them and signing costs nothing.",
+    )
+
+
+class CacheSettings(_Section):
+    """Answers that were computed once."""
+
+    max_size: Size = Field(20 << 30, description="Entities and records on disk, together.")
+
+
+class RetentionSettings(_Section):
+    """How long the store keeps what no catalog names any more."""
+
+    keep: Duration = Field(
+        7 * 86400.0,
+        description="Age at which an entity that no bundle names is deleted from the store. It is"
+        " never named to clients when it could be deleted before its URL expires.",
+    )
+
+
+class IndexSettings(_Section):
+    """Bundles that are made in advance."""
+
+    enabled: bool = Field(False, description="`serve` indexes by itself.")
+    interval: Duration = Field(900.0, ge=1, description="Time between two runs of `serve`.")
+    growth: float = Field(
+        0.05,
+        ge=0,
+        description="A bundle is made again when the repository has grown by this share of its"
+        " objects; until then the rest is answered by a small pack beside it.",
+    )
+    min_objects: int = Field(1, ge=1, description="Repositories with fewer objects get no bundles.")
+    blobless: bool = Field(True, description="Make a bundle for `--filter=blob:none` too.")
+    bundle_uri: bool = Field(
+        True, description="Publish each bundle as a git bundle file as well, for bundle-uri."
+    )
+
+
+class GitSettings(_Section):
+    """How git repositories are served."""
+
+    push: tuple[str, ...] = Field(
+        (), description="Repositories (shell patterns of served paths) that accept pushes."
+    )
+    allow_filter: bool = Field(
+        True,
+        description="Partial clones (`--filter`) of repositories whose own configuration does not"
+        " set uploadpack.allowFilter.",
+    )
+    catalog_refresh: Duration = Field(
+        5.0, gt=0, description="How often the catalog of a repository is read again."
+    )
+
+    def may_push(self, name: str) -> bool:
+        """Tell whether the repository served as ``name`` accepts pushes."""
+        return any(fnmatchcase(name, pattern) for pattern in self.push)
+
+
+class LimitSettings(_Section):
+    """Bounds on what a client can make this server do."""
+
+    request_body: Size = Field(
+        16 << 20,
+        description="Bytes of one fetch request after decompression: 300,000 wants and haves.",
+    )
+    push_body: Size = Field(4 << 30, description="Bytes of one push after decompression.")
+    programs: int = Field(
+        8, ge=1, description="git programs that run side by side in one server process."
+    )
+    program_time: Duration = Field(
+        3600.0, gt=0, description="Longest run of one git program; then it is ended."
+    )
+    request_time: Duration = Field(
+        60.0, gt=0, description="Time in which a client must have sent its request."
+    )
+    stall_time: Duration = Field(
+        300.0, gt=0, description="Time for which a client may take no byte of an answer."
+    )
+
+
+class LogSettings(_Section):
+    """What is written to standard error."""
+
+    format: Literal["console", "json"] = Field(
+        "console", description="For people, or one JSON object a line."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    access: bool = Field(True, description="A line for each request.")
+
+
+class Settings(BaseSettings):
+    """All settings of Offramp."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OFFRAMP_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    root: Path = Field(Path(), description="Every repository below this directory is served.")
+    data: Path = Field(Path("offramp-data"), description="Cache, and the embedded store.")
+    listen: str = Field("127.0.0.1:8417", description="HOST:PORT; port 0 takes a free one.")
+    public_url: BaseUrl | None = Field(
+        None,
+        description="How clients reach this server; by default what they wrote in their request's"
+        " Host header, over http. Set it behind a proxy that speaks TLS.",
+    )
+    workers: int = Field(1, ge=1, le=256, description="Server processes that share the port.")
+    store: StoreSettings = Field(DirectoryStoreSettings(), description="Where entities live.")
+    targets: tuple[TargetSettings, ...] = Field(
+        (),
+        description="Ways for clients to read the store, in order of preference; by default"
+        " `self`, and `s3` before it when the store is S3.",
+    )
+    redirect: RedirectSettings = RedirectSettings()
+    cache: CacheSettings = CacheSettings()
+    retention: RetentionSettings = RetentionSettings()
+    index: IndexSettings = IndexSettings()
+    git: GitSettings = GitSettings()
+    limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _whole(self) -> Settings:
+        host_port(self.listen)
+        names = [target.name for target in self.targets]
+        twice = {name for name in names if names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two targets are named {min(twice)!r}; give each its own name")
+        if any(t.type == "s3" for t in self.targets) and self.store.type != "s3":
+            raise ValueError("a target of type s3 needs a store of type s3")
+        longest = self.redirect.lifetime + self.redirect.window
+        if self.retention.keep < 2 * longest:
+            raise ValueError(
+                f"retention.keep ({self.retention.keep:.0f} s) must be at least twice"
+                f" redirect.lifetime + redirect.window ({longest:.0f} s), or URLs outlive content"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then the environment, then the file named by ``load`` (if any)."""
+        del dotenv_settings, file_secret_settings
+        file = settings_cls.model_config.get("toml_file")
+        toml = (TomlConfigSettingsSource(settings_cls),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+    def effective_targets(self) -> tuple[TargetSettings, ...]:
+        """The configured targets, or the defaults that go with the store."""
+        if self.targets:
+            return self.targets
+        own = SelfTargetSettings(type="self")
+        return (S3TargetSettings(type="s3"), own) if self.store.type == "s3" else (own,)
+
+
+def load(file: Path | None, **flags: object) -> Settings:
+    """Read settings from ``file`` (TOML), the environment and ``flags``, the last winning.
+
+    Raises:
+        pydantic.ValidationError: a key is unknown or a value is out of bounds.
+        tomllib.TOMLDecodeError, OSError: the file cannot be read.
+    """
+    if file is None:
+        return Settings(**flags)  # type: ignore[arg-type]
+    file.open("rb").close()
+
+    class FromFile(Settings):
+        model_config = SettingsConfigDict(toml_file=file)
+
+    return FromFile(**flags)  # type: ignore[arg-type]
+
+
+def host_port(listen: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` (``[::1]:8417`` for IPv6).
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8417")
+    return host, int(port)
