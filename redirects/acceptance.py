@@ -1,0 +1,81 @@
+# Law of this file: what one client told us about itself, and the one answer it can use. Values
+# only; whoever makes them has read them off a wire.
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+UriProtocol = Literal["http", "https"]
+
+# It is sent back to clients inside lines of text: a space or a line break in it would be a line of
+# somebody else's making, and git takes no URI but these two schemes.
+_BASE_URL = re.compile(r"https?://[A-Za-z0-9._:\[\]-]+(?:/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Acceptance:
+    """What a client says it accepts in place of content.
+
+    Attributes:
+        protocols: schemes of the URLs that it will fetch from, of ``http`` and ``https``; git
+            lists them in ``packfile-uris https,http``. Empty: it wants everything inline.
+    """
+
+    protocols: frozenset[str]
+
+
+ACCEPTS_NOTHING: Final = Acceptance(frozenset())
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who asks.
+
+    Attributes:
+        base_url: where this client reaches this server, such as ``https://git.example.org``,
+            with a path below which everything is served if there is one; no trailing slash.
+
+    Raises:
+        ValueError: the base URL is none; its Host header was made up.
+    """
+
+    base_url: str
+
+    def __post_init__(self) -> None:
+        if _BASE_URL.fullmatch(self.base_url) is None or self.base_url.endswith("/"):
+            raise ValueError(
+                f"{self.base_url!r} is no base URL; it must be http(s)://host[:port][/path]"
+                " in ASCII, without user, query, fragment or trailing slash"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where one entity is, for one client, now.
+
+    Attributes:
+        url: final and complete; whoever holds it may read, so it belongs into no log.
+        target: name of the target that it leads to.
+        protocol: its scheme.
+        expires: seconds since the epoch at which it stops working; None, it does not.
+    """
+
+    url: str
+    target: str
+    protocol: UriProtocol
+    expires: float | None
+
+
+def scheme(url: str) -> UriProtocol:
+    """The scheme of an ``http(s)://`` URL.
+
+    Raises:
+        ValueError: it is of another scheme.
+    """
+    if url.startswith("https://"):
+        return "https"
+    if url.startswith("http://"):
+        return "http"
+    raise ValueError(f"{url!r} is neither an http:// nor an https:// URL")

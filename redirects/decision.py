@@ -1,0 +1,89 @@
+# Law of this file: every redirect, and every refusal to redirect, can be explained. A decision is
+# a value; its words are stable, because logs, metrics and `offramp explain` are made from them.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Self
+
+from redirects.acceptance import Location
+
+
+class Reason(Enum):
+    """Why content is sent inline, or why a target was passed over.
+
+    The value is the stable word for logs and metrics, ``text`` the sentence for people.
+    """
+
+    text: str
+
+    def __new__(cls, word: str, text: str) -> Self:
+        """Keep the sentence beside the word."""
+        reason = object.__new__(cls)
+        reason._value_ = word
+        reason.text = text
+        return reason
+
+    DISABLED = "disabled", "Redirects are switched off (redirect.enabled)."
+    CLIENT_ACCEPTS_NONE = "client_accepts_none", "The client did not say that it accepts locations."
+    TOO_SMALL = "too_small", "The content is smaller than redirect.min_size."
+    NO_TARGET = "no_target", "No target is left that could be named to this client."
+    NOT_PUBLISHED = "not_published", "The content has not been read back through this target."
+    PROTOCOL_NOT_ACCEPTED = (
+        "protocol_not_accepted",
+        "The client does not accept URLs of this target's scheme.",
+    )
+    NO_CREDENTIALS = (
+        "no_credentials",
+        "There are no credentials to sign with, or those there are end too soon.",
+    )
+
+
+class CannotLocate(Exception):  # noqa: N818 - a state of the target, not a fault of the caller
+    """A target can name no location now.
+
+    Attributes:
+        reason: why.
+    """
+
+    def __init__(self, target: str, reason: Reason) -> None:
+        self.reason = reason
+        super().__init__(f"target {target}: {reason.text}")
+
+
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """A target that was not chosen, and why."""
+
+    target: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """Name this location to the client.
+
+    Attributes:
+        location: the URL to name.
+        passed_over: targets before it, in order.
+    """
+
+    location: Location
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inline:
+    """Send the content itself.
+
+    Attributes:
+        reason: why none is named.
+        passed_over: every target that was considered, in order.
+    """
+
+    reason: Reason
+    passed_over: tuple[PassedOver, ...] = ()
+
+
+Decision = Redirect | Inline

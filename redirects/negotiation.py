@@ -1,0 +1,57 @@
+# Law of this file: the first target in order through which the content was read back and whose
+# scheme the client accepts is named; else the content goes inline. This runs for every answer, so
+# it asks nobody anything and costs microseconds.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from redirects.acceptance import Acceptance, Client
+from redirects.decision import CannotLocate, Decision, Inline, PassedOver, Reason, Redirect
+from redirects.targets import Target
+from stores.entity import Entity
+
+
+def negotiate(
+    acceptance: Acceptance,
+    entity: Entity,
+    targets: Sequence[Target],
+    client: Client,
+    now: float,
+    *,
+    readable: AbstractSet[str],
+    min_size: int,
+    enabled: bool,
+) -> Decision:
+    """Decide how this client gets ``entity``.
+
+    Args:
+        acceptance: what the client accepts.
+        entity: the content.
+        targets: in order of preference.
+        client: who asks.
+        now: seconds since the epoch.
+        readable: fingerprints of the targets through which ``entity`` was read back.
+        min_size: bytes below which content goes inline.
+        enabled: False, everything goes inline.
+    """
+    if not enabled:
+        return Inline(Reason.DISABLED)
+    if not acceptance.protocols:
+        return Inline(Reason.CLIENT_ACCEPTS_NONE)
+    if entity.size < min_size:
+        return Inline(Reason.TOO_SMALL)
+    passed_over: list[PassedOver] = []
+    for target in targets:
+        if target.protocol(client) not in acceptance.protocols:
+            reason = Reason.PROTOCOL_NOT_ACCEPTED
+        elif target.fingerprint not in readable:
+            reason = Reason.NOT_PUBLISHED
+        else:
+            try:
+                return Redirect(target.locate(entity, client, now), tuple(passed_over))
+            except CannotLocate as error:
+                reason = error.reason
+        passed_over.append(PassedOver(target.name, reason))
+    return Inline(Reason.NO_TARGET, tuple(passed_over))

@@ -1,0 +1,107 @@
+# Law of this file: whoever shows a signature of ours that has not ended may read that one entity,
+# and nobody else. The format of blob URLs is defined here, for the writer and the reader of them.
+#
+#     <base URL>/-/blobs/<sha256>?expires=<unix seconds>&key=<key id>&signature=<hex HMAC-SHA256>
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+BLOBS_PATH: Final = "/-/blobs/"
+
+# RFC 2104 section 3: keys shorter than the hash's output weaken it.
+_LEAST_SECRET: Final = 32
+_KEY_ID = re.compile(r"[A-Za-z0-9_-]{1,32}")
+_EXPIRES = re.compile(r"[1-9][0-9]{0,11}")
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+
+
+class Forged(Exception):  # noqa: N818 - what the URL is
+    """The URL does not carry a signature of ours; the message is fit to be shown to anyone."""
+
+
+class Expired(Exception):  # noqa: N818 - what the URL is
+    """The URL was ours and has ended; the message is fit to be shown to anyone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """Secrets that sign blob URLs: one that signs, and all that are still believed.
+
+    To change the key, add the new one everywhere, then make it current, then, when no URL of the
+    old one lives, remove the old one.
+
+    Attributes:
+        current: id of the key that signs.
+        secrets: id (letters, digits, ``_``, ``-``; it is visible in URLs) -> secret of at least
+            32 bytes.
+
+    Raises:
+        ValueError: an id or a secret is not of that form, or the current key is not there.
+    """
+
+    current: str
+    secrets: Mapping[str, bytes] = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for key, secret in self.secrets.items():
+            if _KEY_ID.fullmatch(key) is None:
+                raise ValueError(f"signing key id {key!r}: write 1 to 32 of A-Z a-z 0-9 _ -")
+            if len(secret) < _LEAST_SECRET:
+                raise ValueError(
+                    f"the secret of signing key {key!r} has {len(secret)} bytes;"
+                    f" it needs at least {_LEAST_SECRET}"
+                )
+        if self.current not in self.secrets:
+            raise ValueError(f"the current signing key {self.current!r} has no secret")
+
+    def sign(self, digest: str, expires: int) -> str:
+        """The query that makes the blob URL of ``digest`` work until ``expires`` (unix seconds)."""
+        signature = _signature(self.secrets[self.current], self.current, digest, expires)
+        return f"expires={expires}&key={self.current}&signature={signature}"
+
+    def verify(self, digest: str, query: Mapping[str, str], now: float) -> int:
+        """Check the query of a request for ``digest``.
+
+        The signature is checked before the time, so that only what was ours is said to have
+        ended. Other parameters are ignored: some proxies add their own.
+
+        Returns:
+            When the URL ends, in seconds since the epoch.
+
+        Raises:
+            Forged: something is missing, malformed, or does not fit the signature.
+            Expired: it ended before ``now``.
+        """
+        expires = query.get("expires", "")
+        key = query.get("key", "")
+        signature = query.get("signature", "")
+        secret = self.secrets.get(key)
+        if (
+            secret is None
+            or _EXPIRES.fullmatch(expires) is None
+            or _SIGNATURE.fullmatch(signature) is None
+            or not hmac.compare_digest(_signature(secret, key, digest, int(expires)), signature)
+        ):
+            raise Forged(
+                "This URL is not signed by this server. Fetch from the repository again to get"
+                " a new one."
+            )
+        if now >= int(expires):
+            raise Expired("This URL has expired. Fetch from the repository again to get a new one.")
+        return int(expires)
+
+
+def _signature(secret: bytes, key: str, digest: str, expires: int) -> str:
+    """Bind everything that a URL says, under a name that no other use of a secret has.
+
+    No part can hold a line break, so no two different URLs give the same message. The digest
+    comes from a request and may be any text.
+    """
+    message = f"offramp blob 1\n{key}\n{expires}\n{digest}".encode(errors="surrogatepass")
+    return hmac.new(secret, message, hashlib.sha256).hexdigest()

@@ -1,0 +1,140 @@
+# Law of this file: content is believed to be readable when it was read, as a stock client reads
+# it: no redirect followed, no encoding undone, and resumed by Range. Bodies are hashed as they
+# come, never held, and no longer than they may be.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from redirects.acceptance import Client
+from redirects.decision import CannotLocate
+from redirects.targets import SelfTarget, Target
+from stores.base import Store, StoreError
+from stores.entity import Entity
+
+# Bytes at the end of an entity that are asked for again by Range.
+_TAIL: Final = 1024
+
+# Limits on one request: seconds to connect, seconds of silence, and for the whole of it a minute
+# plus what a body takes at 256 KiB/s; a slower target would serve no clone.
+_CONNECT: Final = 10.0
+_SILENCE: Final = 30.0
+_BASE: Final = 60.0
+_RATE: Final = 256 << 10
+
+_CHUNK: Final = 1 << 20
+# Hashing this much takes longer than to hand it to a thread.
+_THREADED: Final = 128 << 10
+
+# Locations of other targets than our own route do not depend on the client.
+_ANYONE: Final = Client("http://127.0.0.1")
+
+
+class NotReadable(Exception):  # noqa: N818 - what was found
+    """The entity does not come back through the target; the message holds no URL."""
+
+
+async def read_back(
+    session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity, now: float
+) -> None:
+    """Read ``entity`` through ``target`` as it would be named ``now`` (seconds since the epoch).
+
+    Our own route reads the store and nothing else, and may not be listening yet: for it, the
+    store is read.
+
+    Raises:
+        NotReadable: it does not come, is not the entity, or cannot be resumed.
+    """
+    try:
+        if isinstance(target, SelfTarget):
+            await _from_store(store, entity)
+        else:
+            await _over_http(session, target.locate(entity, _ANYONE, now).url, entity)
+    except (NotReadable, CannotLocate, StoreError) as error:
+        raise NotReadable(f"entity {entity.digest}, target {target.name}: {error}") from error
+    except (aiohttp.ClientError, OSError, EOFError) as error:
+        # Some of aiohttp's messages hold the URL, and a URL is a key.
+        cause = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else ""
+        what = f"{type(error).__name__} {cause}".rstrip()
+        raise NotReadable(f"entity {entity.digest}, target {target.name}: {what}") from None
+
+
+async def _from_store(store: Store, entity: Entity) -> None:
+    tail = await _verified(entity, store.open(entity.digest))
+    start = entity.size - len(tail)
+    if tail and b"".join([chunk async for chunk in store.open(entity.digest, start)]) != tail:
+        raise NotReadable(f"the store gives other bytes from {start} on than it did before")
+
+
+async def _over_http(session: aiohttp.ClientSession, url: str, entity: Entity) -> None:
+    async with _get(session, url, entity) as answer:
+        _expect(answer, 200)
+        tail = await _verified(entity, answer.content.iter_chunked(_CHUNK))
+    if not tail:
+        return
+    # A broken download is resumed so; a host that sends all again ends the clone.
+    start = entity.size - len(tail)
+    async with _get(session, url, entity, Range=f"bytes={start}-") as answer:
+        _expect(answer, 206)
+        expected = f"bytes {start}-{entity.size - 1}/{entity.size}"
+        stated = answer.headers.get("Content-Range")
+        if stated != expected:
+            raise NotReadable(f"Content-Range is {stated!r} where {expected!r} was asked for")
+        same = await answer.content.readexactly(len(tail)) == tail
+        if not same or await answer.content.read(1):
+            raise NotReadable(f"the bytes from {start} on are not those that came before")
+
+
+def _get(
+    session: aiohttp.ClientSession, url: str, entity: Entity, **headers: str
+) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    return session.get(
+        URL(url, encoded=True),
+        headers={"Accept-Encoding": "identity", "User-Agent": "offramp", **headers},
+        allow_redirects=False,
+        timeout=aiohttp.ClientTimeout(
+            total=_BASE + entity.size / _RATE, sock_connect=_CONNECT, sock_read=_SILENCE
+        ),
+    )
+
+
+def _expect(answer: aiohttp.ClientResponse, status: int) -> None:
+    if answer.status != status:
+        why = ""
+        if answer.status == 200:
+            why = "; it must heed Range, or broken downloads cannot be resumed"
+        elif 300 <= answer.status < 400:
+            why = "; clients follow no redirect here, so the target's URL must be the final one"
+        raise NotReadable(f"status {answer.status} where {status} was expected{why}")
+    encoding = answer.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise NotReadable(f"Content-Encoding {encoding!r}, although none was accepted")
+
+
+async def _verified(entity: Entity, chunks: AsyncIterator[bytes]) -> bytes:
+    """Check size and digest of what comes, and return the last of it: at most half, and 1 KiB."""
+    size = 0
+    hashed = hashlib.sha256()
+    kept = min(_TAIL, (entity.size + 1) // 2)
+    tail = b""
+    async for chunk in chunks:
+        size += len(chunk)
+        if size > entity.size:
+            raise NotReadable(f"more than {entity.size} bytes came")
+        if len(chunk) < _THREADED:
+            hashed.update(chunk)
+        else:
+            await asyncio.to_thread(hashed.update, chunk)
+        tail = (tail + chunk[-kept:])[-kept:]
+    if size != entity.size:
+        raise NotReadable(f"{size} bytes came where there are {entity.size}")
+    if hashed.hexdigest() != entity.digest:
+        raise NotReadable(f"what came has the SHA-256 {hashed.hexdigest()}")
+    return tail
