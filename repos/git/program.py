@@ -33,7 +33,8 @@ _SET: Final = {
     "GIT_NO_LAZY_FETCH": "1",
     "GIT_NO_REPLACE_OBJECTS": "1",
 }
-_STDERR_KEPT: Final = 64 << 10
+# How much of a program's standard error is kept, from its end.
+STDERR_KEPT: Final = 64 << 10
 
 
 class GitFailed(Exception):  # noqa: N818 - what happened, in git's words
@@ -99,7 +100,7 @@ class Running:
         assert stream is not None  # noqa: S101 - we asked for a pipe
         while chunk := stream.read1(4096):  # type: ignore[attr-defined]
             self._stderr += chunk
-            del self._stderr[:-_STDERR_KEPT]
+            del self._stderr[:-STDERR_KEPT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Git:
             GitFailed: it exited non-zero, was killed, or could not be started.
         """
         settings = [word for name, value in config for word in ("-c", f"{name}={value}")]
+        command = next(word for word in args if not word.startswith("-"))
         try:
             process = subprocess.Popen(
                 [self.executable, *settings, *args],
@@ -144,11 +146,11 @@ class Git:
                 start_new_session=True,
             )
         except OSError as error:
-            raise GitFailed(args[0], 127, str(error)) from error
-        running = Running(args[0], process)
+            raise GitFailed(command, 127, str(error)) from error
+        running = Running(command, process)
         drain = threading.Thread(target=running._drain_stderr, daemon=True)  # noqa: SLF001
         drain.start()
-        deadline = threading.Timer(self.time_limit, _kill, (process,))
+        deadline = threading.Timer(self.time_limit, kill_group, (process.pid,))
         deadline.daemon = True
         deadline.start()
         try:
@@ -156,7 +158,7 @@ class Git:
             _close_quietly(process.stdin)
             process.wait()
         except BaseException:
-            _kill(process)
+            kill_group(process.pid)
             process.wait()
             raise
         finally:
@@ -165,7 +167,7 @@ class Git:
             for pipe in (process.stdin, process.stdout, process.stderr):
                 _close_quietly(pipe)
         if process.returncode != 0:
-            raise GitFailed(args[0], process.returncode, running.stderr_text())
+            raise GitFailed(command, process.returncode, running.stderr_text())
 
     def run(
         self,
@@ -207,7 +209,7 @@ def _close_quietly(pipe: IO[bytes] | None) -> None:
         pass
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill_group(pid: int) -> None:
     """End the program and what it started (pack-objects): they share a process group."""
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, 9)
+        os.killpg(pid, 9)

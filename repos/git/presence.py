@@ -1,0 +1,126 @@
+# Law of this file: which objects a repository has, answered again without a process for as long as
+# the directories that could hold them have not changed.
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from repos.git.program import Git
+
+# Two changes within one tick of the file system's clock look like one. What was seen less than
+# this many seconds after a change is not remembered (git calls such an entry "racily clean").
+RACY_SECONDS: Final = 0.1
+_REMEMBERED: Final = 200_000
+_ALTERNATES_DEPTH: Final = 5  # as git itself follows them
+
+Stamp = tuple[int, int, int]  # mtime in ns, size, inode
+
+
+def stamp(path: str) -> Stamp:
+    """What changes when a file or directory does; zeros when there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116 - half the cost of Path.stat, on every request
+    except OSError:
+        return (0, 0, 0)
+    return (status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def is_racy(stamps: Iterable[Stamp], now: float) -> bool:
+    """Tell whether a change could hide in the clock tick of the newest of ``stamps``."""
+    newest = max((mtime for mtime, _, _ in stamps), default=0)
+    return newest / 1e9 > now - RACY_SECONDS
+
+
+@dataclass(slots=True)
+class Presence:
+    """Which objects the repository at ``git_dir`` holds, itself or in its alternates.
+
+    An object's presence can only change when a pack comes or goes (``objects/pack`` changes) or
+    a loose object does (``objects/ab`` changes): both are stat'ed at each question.
+    """
+
+    git: Git
+    git_dir: Path
+    executor: Executor
+    _known: OrderedDict[str, tuple[bool, tuple[Stamp, ...]]] = field(default_factory=OrderedDict)
+    _stores: tuple[str, ...] = ()
+    _stores_stamps: tuple[Stamp, ...] = ()
+
+    async def existing(self, oids: Iterable[str]) -> frozenset[str]:
+        """Those of ``oids`` (hex) that exist.
+
+        Raises:
+            GitFailed: git could not say.
+        """
+        wanted = tuple(oids)
+        if not wanted:
+            return frozenset()
+        found: set[str] = set()
+        unknown: dict[str, tuple[Stamp, ...]] = {}
+        directories = self._object_directories()
+        packs = tuple(stamp(f"{directory}/pack") for directory in directories)
+        fanouts: dict[str, tuple[Stamp, ...]] = {}
+        for oid in wanted:
+            prefix = oid[:2]
+            if prefix not in fanouts:
+                loose = tuple(stamp(f"{directory}/{prefix}") for directory in directories)
+                fanouts[prefix] = packs + loose
+            stamps = fanouts[prefix]
+            known = self._known.get(oid)
+            if known is None or known[1] != stamps:
+                unknown[oid] = stamps
+            elif known[0]:
+                found.add(oid)
+        if unknown:
+            now = time.time()
+            loop = asyncio.get_running_loop()
+            answered = await loop.run_in_executor(self.executor, self._ask, tuple(unknown))
+            for oid, stamps in unknown.items():
+                if not is_racy(stamps, now):
+                    self._known[oid] = (oid in answered, stamps)
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+            found |= answered
+        return frozenset(found)
+
+    def _ask(self, oids: tuple[str, ...]) -> set[str]:
+        output = self.git.run(
+            f"--git-dir={self.git_dir}",
+            "cat-file",
+            "--batch-check=%(objectname)",
+            "--buffer",
+            stdin="".join(f"{oid}\n" for oid in oids).encode(),
+        )
+        # A missing object is answered by `<oid> missing`.
+        return {line.decode() for line in output.splitlines() if b" " not in line}
+
+    def _object_directories(self) -> tuple[str, ...]:
+        stamps = tuple(stamp(f"{directory}/info/alternates") for directory in self._stores)
+        if not self._stores or stamps != self._stores_stamps:
+            self._stores = tuple(_with_alternates(self.git_dir / "objects", _ALTERNATES_DEPTH))
+            self._stores_stamps = tuple(
+                stamp(f"{directory}/info/alternates") for directory in self._stores
+            )
+        return self._stores
+
+
+def _with_alternates(objects: Path, depth: int) -> Iterable[str]:
+    """``objects`` and the object directories that it borrows from (gitrepository-layout)."""
+    yield str(objects)
+    if depth == 0:
+        return
+    try:
+        lines = (objects / "info" / "alternates").read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        if line and not line.startswith(b"#"):
+            yield from _with_alternates(objects / os.fsdecode(line), depth - 1)

@@ -1,0 +1,215 @@
+# Law of this file: whatever happens, nothing that a catalog names is deleted.
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cache.records import Part
+from indexer.catalog import Bundle, Catalog, CatalogError, Retired, catalog_name, encode, load
+from indexer.gc import collect
+from stores.base import Conflict, Stored, StoreUnavailable
+from stores.entity import Entity
+from stores.faulty import Fail, FaultyStore
+from stores.memory import MemoryStore
+
+DAY = 86400.0
+NOW = 100 * DAY
+KEEP = 7 * DAY
+
+
+class Shelf:
+    """A store in memory whose content is of any age."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.now = NOW
+        self.store = MemoryStore(lambda: self.now)
+        self.tmp_path = tmp_path
+
+    async def put(self, content: str, age: float) -> Entity:
+        """Something that was put ``age`` seconds ago."""
+        path = self.tmp_path / "file"
+        path.write_text(content)
+        entity = Entity(hashlib.sha256(content.encode()).hexdigest(), len(content))
+        self.now = NOW - age
+        await self.store.put(entity, path)
+        self.now = NOW
+        return entity
+
+    async def write(self, catalog: Catalog) -> None:
+        """Write a catalog."""
+        name = catalog_name(catalog.repository)
+        await self.store.write_document(name, encode(catalog), None)
+
+    async def retired(self, repository: str) -> set[str]:
+        """What its catalog calls retired."""
+        loaded = await load(self.store, repository)
+        assert loaded is not None
+        return {retired.digest for retired in loaded[0].retired}
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    """An empty one."""
+    return Shelf(tmp_path)
+
+
+def bundle(pack: Entity, file: Entity | None = None) -> Bundle:
+    """A bundle of these entities."""
+    return Bundle(
+        id="full-1",
+        filter=None,
+        pack=Part(pack, "c" * 40),
+        bundle_file=file,
+        objects=1,
+        tips=("a" * 40,),
+        peeled={},
+        created=1.0,
+        creation_token=1,
+        readable=("t",),
+    )
+
+
+async def test_what_is_named_stays_at_any_age(shelf: Shelf) -> None:
+    """Packs and bundle files of catalogued bundles are kept; the rest goes when it is old."""
+    pack, file = await shelf.put("pack", 90 * DAY), await shelf.put("file", 90 * DAY)
+    old, young = await shelf.put("old", 8 * DAY), await shelf.put("young", 6 * DAY)
+    await shelf.write(Catalog("a", "sha1", (bundle(pack, file),)))
+    report = await collect(shelf.store, NOW, KEEP)
+    assert report.deleted == (old.digest,)
+    assert set(shelf.store.entities) == {pack.digest, file.digest, young.digest}
+    assert (report.freed, report.kept, report.named, report.forgotten) == (3, 3, 2, 0)
+
+
+async def test_an_empty_store_is_fine(shelf: Shelf) -> None:
+    """Nothing is deleted where nothing is."""
+    assert (await collect(shelf.store, NOW, KEEP)).deleted == ()
+
+
+async def test_what_was_retired_waits_from_then(shelf: Shelf) -> None:
+    """However old an entity is, it stays `keep` after a catalog last named it."""
+    early, late = await shelf.put("early", 90 * DAY), await shelf.put("late", 90 * DAY)
+    retired = (Retired(early.digest, NOW - 8 * DAY), Retired(late.digest, NOW - 6 * DAY))
+    await shelf.write(Catalog("a", "sha1", (), retired))
+    report = await collect(shelf.store, NOW, KEEP)
+    assert report.deleted == (early.digest,)
+    assert report.forgotten == 1
+    assert await shelf.retired("a") == {late.digest}
+
+
+async def test_the_last_to_retire_it_counts(shelf: Shelf) -> None:
+    """Forks can share a pack: it waits for the later of them, and for none that still names it."""
+    shared, named = await shelf.put("shared", 90 * DAY), await shelf.put("named", 90 * DAY)
+    long_ago = Retired(shared.digest, NOW - 30 * DAY), Retired(named.digest, NOW - 30 * DAY)
+    await shelf.write(Catalog("a", "sha1", (), long_ago))
+    await shelf.write(Catalog("b", "sha1", (bundle(named),), (Retired(shared.digest, NOW - DAY),)))
+    report = await collect(shelf.store, NOW, KEEP)
+    assert report.deleted == ()
+    assert await shelf.retired("a") == {shared.digest, named.digest}
+
+
+async def test_a_retired_entity_that_was_put_again_stays(shelf: Shelf) -> None:
+    """Somebody names it, or is about to."""
+    again = await shelf.put("again", DAY)
+    await shelf.write(Catalog("a", "sha1", (), (Retired(again.digest, NOW - 30 * DAY),)))
+    assert (await collect(shelf.store, NOW, KEEP)).deleted == ()
+    assert await shelf.retired("a") == {again.digest}
+
+
+async def test_entries_of_what_is_gone_are_dropped(shelf: Shelf) -> None:
+    """A collection that was killed between deleting and forgetting is finished by the next."""
+    await shelf.write(Catalog("a", "sha1", (), (Retired("d" * 64, NOW - 30 * DAY),)))
+    assert (await collect(shelf.store, NOW, KEEP)).forgotten == 1
+    assert await shelf.retired("a") == set()
+
+
+async def test_a_dry_run_changes_nothing(shelf: Shelf) -> None:
+    """It says what would be deleted and forgotten."""
+    old = await shelf.put("old", 90 * DAY)
+    await shelf.write(Catalog("a", "sha1", (), (Retired(old.digest, NOW - 30 * DAY),)))
+    report = await collect(shelf.store, NOW, KEEP, dry_run=True)
+    assert (report.deleted, report.freed, report.forgotten) == ((old.digest,), 3, 1)
+    assert old.digest in shelf.store.entities
+    assert await shelf.retired("a") == {old.digest}
+    assert await collect(shelf.store, NOW, KEEP) == report
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"version":2}'])
+async def test_an_unreadable_catalog_stops_it(shelf: Shelf, body: bytes) -> None:
+    """It may name anything, so nothing is deleted; the error names it."""
+    old = await shelf.put("old", 90 * DAY)
+    await shelf.store.write_document("catalogs/broken.json", body, None)
+    with pytest.raises(CatalogError, match=r"catalogs/broken\.json"):
+        await collect(shelf.store, NOW, KEEP)
+    assert old.digest in shelf.store.entities
+
+
+@pytest.mark.parametrize("method", ["list", "list_documents", "read_document"])
+async def test_a_store_that_fails_stops_it(shelf: Shelf, method: str) -> None:
+    """Without knowing every catalog, nothing is deleted."""
+    old, pack = await shelf.put("old", 90 * DAY), await shelf.put("pack", 90 * DAY)
+    await shelf.write(Catalog("a", "sha1", (bundle(pack),)))
+    faulty = FaultyStore(shelf.store, {method: Fail()})  # type: ignore[dict-item]
+    with pytest.raises(StoreUnavailable):
+        await collect(faulty, NOW, KEEP)
+    assert {old.digest, pack.digest} == set(shelf.store.entities)
+
+
+class Meanwhile(FaultyStore):
+    """A store in which something happens right after the entities were listed."""
+
+    async def list(self) -> AsyncIterator[Stored]:
+        """List, then let it happen."""
+        async for stored in super().list():
+            yield stored
+        await self.happens()
+
+    async def happens(self) -> None:
+        """What happens."""
+
+
+async def test_what_is_put_meanwhile_stays(shelf: Shelf) -> None:
+    """An old entity that an indexer puts again during the collection is young then."""
+    await shelf.put("pack", 90 * DAY)
+
+    class PutAgain(Meanwhile):
+        async def happens(self) -> None:
+            await shelf.put("pack", 0)
+
+    assert (await collect(PutAgain(shelf.store), NOW, KEEP)).deleted == ()
+
+
+async def test_what_is_catalogued_meanwhile_stays(shelf: Shelf) -> None:
+    """Catalogs are read after the entities were listed."""
+    pack = await shelf.put("pack", 90 * DAY)
+
+    class Catalogued(Meanwhile):
+        async def happens(self) -> None:
+            await shelf.write(Catalog("a", "sha1", (bundle(pack),)))
+
+    assert (await collect(Catalogued(shelf.store), NOW, KEEP)).deleted == ()
+
+
+async def test_a_catalog_that_changes_meanwhile_is_not_overwritten(shelf: Shelf) -> None:
+    """On a conflict the entries stay until the next collection, and the change is kept."""
+    old, pack = await shelf.put("old", 90 * DAY), await shelf.put("pack", 0)
+    catalog = Catalog("a", "sha1", (), (Retired(old.digest, NOW - 30 * DAY),))
+    await shelf.write(catalog)
+
+    class Changed(FaultyStore):
+        async def write_document(self, name: str, body: bytes, expect: str | None) -> str:
+            """Somebody else is faster."""
+            new = encode(replace(catalog, bundles=(bundle(pack),)))
+            await self.inner.write_document(name, new, expect)
+            raise Conflict("changed")
+
+    report = await collect(Changed(shelf.store), NOW, KEEP)
+    assert (report.deleted, report.forgotten) == ((old.digest,), 0)
+    loaded = await load(shelf.store, "a")
+    assert loaded is not None
+    assert loaded[0].bundles == (bundle(pack),)
+    assert (await collect(shelf.store, NOW, KEEP)).forgotten == 1
