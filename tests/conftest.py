@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import pytest
+from aiohttp import web
+
+from server.app import make_app
+from server.logs import AccessLog
+from server.metrics import Metrics
+from server.runtime import Runtime
+from server.serving import address_of, bind
+from server.settings import Settings, load
 
 
 @pytest.fixture(autouse=True)
@@ -17,15 +32,137 @@ def _clean_environment(
     )
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
-    for name in (
-        "XDG_CONFIG_HOME",
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "AWS_PROFILE",
-        "http_proxy",
-        "https_proxy",
-    ):
-        monkeypatch.delenv(name, raising=False)
+    for name in tuple(os.environ):
+        if name.startswith("OFFRAMP_") or name in {
+            "XDG_CONFIG_HOME",
+            "GIT_DIR",
+            "GIT_WORK_TREE",
+            "AWS_PROFILE",
+            "http_proxy",
+            "https_proxy",
+        }:
+            monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(home / "aws-config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(home / "aws-credentials"))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+Git = Callable[..., Awaitable[Finished]]
+
+
+@pytest.fixture
+def git() -> Git:
+    """Run stock git beside the server, as in ``await git("clone", url, cwd=tmp_path)``.
+
+    A non-zero exit fails the test unless ``check=False``.
+    """
+
+    async def run(
+        *args: str | Path, cwd: Path | None = None, check: bool = True, stdin: bytes = b""
+    ) -> Finished:
+        process = await asyncio.create_subprocess_exec(
+            "git",
+            *map(str, args),
+            cwd=cwd,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        stdout, stderr = await process.communicate(stdin)
+        status = process.returncode or 0
+        finished = Finished(status, stdout.decode(), stderr.decode(errors="replace"))
+        assert not check or status == 0, f"git {args} exited with {status}: {finished.stderr}"
+        return finished
+
+    return run
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of this process.
+
+    Attributes:
+        url: its base URL, without a trailing slash.
+        settings: with which it runs.
+        runtime: what its handlers work with; faults are injected here.
+    """
+
+    url: str
+    settings: Settings
+    runtime: Runtime
+
+    def executions(self) -> float:
+        """How many runs of programs ended well."""
+        return sum(self._samples("offramp_executions_total").values())
+
+    def outcomes(self, command: str = "fetch") -> dict[str, float]:
+        """How often a command was answered in which way."""
+        found: dict[str, float] = {}
+        for labels, value in self._samples("offramp_responses_total").items():
+            said = dict(labels)
+            if said["command"] == command:
+                found[said["outcome"]] = found.get(said["outcome"], 0) + value
+        return found
+
+    def content(self) -> dict[str, float]:
+        """Bytes of content sent ``inline`` and ``redirected``."""
+        found = {"inline": 0.0, "redirected": 0.0}
+        for labels, value in self._samples("offramp_bytes_total").items():
+            found[dict(labels)["path"]] += value
+        return found
+
+    def _samples(self, name: str) -> dict[tuple[tuple[str, str], ...], float]:
+        return {
+            tuple(sample.labels.items()): sample.value
+            for metric in self.runtime.metrics._registry.collect()
+            for sample in metric.samples
+            if sample.name == name
+        }
+
+
+Serve = Callable[..., Awaitable[Served]]
+
+
+@pytest.fixture
+async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
+    """Start a server on a free port, as in ``served = await serve(root, git={"push": ["*"]})``.
+
+    Keyword arguments are settings. Unless they say otherwise, even tiny packs are redirected. A
+    server that is given an earlier one's ``data`` finds what that one left.
+    """
+    stops: list[Callable[[], Awaitable[Any]]] = []
+
+    async def start(root: Path, **settings: Any) -> Served:
+        settings.setdefault("redirect", {"min_size": 0})
+        settings.setdefault("data", tmp_path / "data")
+        settings.setdefault("log", {"access": False})
+        bound = bind("127.0.0.1:0", shared=False)
+        loaded = load(None, root=root, listen=address_of(bound), **settings)
+        access = AccessLog(loaded.log, open(os.devnull, "w"))  # noqa: ASYNC230, PTH123, SIM115
+        stops.append(_closing(access))
+        runtime = await Runtime.open(loaded, access, Metrics(), index=loaded.index.enabled)
+        runner = web.AppRunner(make_app(runtime), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        await web.SockSite(runner, bound).start()
+        stops.extend((runtime.close, runner.cleanup))
+        return Served(f"http://{loaded.listen}", loaded, runtime)
+
+    yield start
+    for stop in reversed(stops):
+        await stop()
+
+
+def _closing(access: AccessLog) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        access.stream.close()
+
+    return close

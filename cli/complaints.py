@@ -1,0 +1,156 @@
+# Law of this file: each fault of the settings is one line that names the place, the value and the
+# remedy; the value of a secret is in none of them.
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cli.setting_list import Setting, sections
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+    from pydantic_settings import SettingsError
+
+_PREFIX: Final = "OFFRAMP_"
+_USER_OF_URL: Final = re.compile(r"(://)[^/\s'\"]*@")
+_FIELD_OF_MESSAGE: Final = re.compile(r'for field "(\w+)"')
+
+# Not settings themselves.
+_OTHER_VARIABLES: Final = frozenset({"OFFRAMP_CONFIG"})
+
+Place = tuple[str | int, ...]
+
+
+def complaints(
+    error: ValidationError, file: Path | None, environ: Mapping[str, str]
+) -> tuple[str, ...]:
+    """One line for each fault, the unknown keys first: they are why others are missing."""
+    faults = sorted(error.errors(include_url=False), key=lambda e: e["type"] != "extra_forbidden")
+    return tuple(dict.fromkeys(_line(fault, file, environ) for fault in faults))
+
+
+def unparsable_variable(error: SettingsError, environ: Mapping[str, str]) -> str:
+    """What is wrong with a variable that holds a whole section or list: it must be JSON."""
+    match = _FIELD_OF_MESSAGE.search(str(error))
+    name = match[1] if match else ""
+    variable = _variable((name,), environ) or _PREFIX + name.upper()
+    return (
+        f"{variable}: not JSON, which the variable of a whole section or list must be; a file is"
+        " easier to write"
+    )
+
+
+def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """One line for each ``OFFRAMP_*`` variable that names no setting.
+
+    They are no errors: container platforms set variables named after their services.
+    """
+    known = sorted({setting.path.partition(".")[0].removesuffix("[]") for setting in _settings()})
+    for variable in sorted(environ):
+        name = variable.upper()
+        if not name.startswith(_PREFIX) or name in _OTHER_VARIABLES:
+            continue
+        first = name.removeprefix(_PREFIX).partition("__")[0]
+        if first.lower() not in known:
+            close = difflib.get_close_matches(first.lower(), known, n=1)
+            hint = f"; did you mean {_PREFIX}{close[0].upper()}?" if close else ""
+            yield f"{variable}: names no setting and is ignored{hint}"
+
+
+def _line(fault: ErrorDetails, file: Path | None, environ: Mapping[str, str]) -> str:
+    place = _without_tags(fault["loc"])
+    what = fault["msg"].removeprefix("Value error, ").removeprefix(f"{fault['input']!r} is ")
+    what = _USER_OF_URL.sub(r"\g<1>***@", what)
+    if not place:  # of several settings together, which the message names
+        return what
+    variable = _variable(place, environ)
+    name = variable or _path(place)
+    source = f"{file}: " if file is not None and variable is None else ""
+    match fault["type"]:
+        case "extra_forbidden":
+            close = _closest(place)
+            hint = f"; did you mean {_spelt(close, like_variable=variable is not None)}?"
+            return f"{source}{name}: unknown setting{hint if close else ''}"
+        case "missing":
+            return f"{source}{name}: not set, and it has no default"
+        case "union_tag_not_found":
+            return f"{source}{name}.type: not set; write one of {', '.join(_tags(place))}"
+        case "union_tag_invalid":
+            given = json.dumps(str(fault.get("ctx", {}).get("tag")))
+            return f"{source}{name}.type = {given}: write one of {', '.join(_tags(place))}"
+    value = _shown(place, fault["input"])
+    return f"{source}{name}{value}: {what[:1].lower()}{what[1:]}"
+
+
+def _settings() -> Iterator[Setting]:
+    for section in sections():
+        yield from section.settings
+
+
+def _without_tags(place: Place) -> Place:
+    """Pydantic puts the chosen ``type`` into the place, after ``store`` and ``targets[0]``."""
+    tagged = {s.path.removesuffix("[]"): "[]" in s.path for s in sections() if s.variant}
+    if not place or place[0] not in tagged:
+        return place
+    at = 2 if tagged[str(place[0])] else 1
+    return place[:at] + place[at + 1 :]
+
+
+def _path(place: Place) -> str:
+    """``("targets", 0, "name")`` as ``targets[0].name``."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _general(place: Place) -> str:
+    return re.sub(r"\[\d+\]", "[]", _path(place))
+
+
+def _variable(place: Place, environ: Mapping[str, str]) -> str | None:
+    """The environment variable that this value came from, if it came from one."""
+    wanted = _PREFIX + "__".join(map(str, place)).upper()
+    return next((name for name in environ if name.upper() == wanted), None)
+
+
+def _spelt(path: str, *, like_variable: bool) -> str:
+    return _PREFIX + path.replace(".", "__").upper() if like_variable else path
+
+
+def _closest(place: Place) -> str:
+    """The setting that was probably meant: of the same section, or of the same name elsewhere."""
+    section, _, name = _general(place).rpartition(".")
+    names: dict[str, str] = {}
+    for known in sections():
+        if known.path == section:
+            names |= {s.path.rpartition(".")[2]: s.path for s in known.settings}
+        elif known.path.rpartition(".")[0] == section:
+            names[known.path.rpartition(".")[2].removesuffix("[]")] = known.path.removesuffix("[]")
+    close = difflib.get_close_matches(name, names, n=1)
+    if close:
+        return names[close[0]]
+    return next((s.path for s in _settings() if s.path.rpartition(".")[2] == name), "")
+
+
+def _tags(place: Place) -> tuple[str, ...]:
+    path = _general(place)
+    return tuple(json.dumps(s.variant) for s in sections() if s.path == path)
+
+
+def _shown(place: Place, value: object) -> str:
+    """`` = <value>`` if it is short, simple and no secret."""
+    path = _general(place).removesuffix("[]")
+    known = {setting.path: setting for setting in _settings()}
+    secret = path not in known or known[path].secret
+    if secret or not isinstance(value, str | int | float) or len(str(value)) > 100:
+        return ""
+    return (
+        f" = {json.dumps(_USER_OF_URL.sub(r'://***@', value) if isinstance(value, str) else value)}"
+    )

@@ -1,0 +1,99 @@
+# Law of this file: settings are checked before a server needs them, and their description is made
+# from the model that reads them.
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.options import Given, config_option, settings_from
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from server.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Check and describe the settings."""
+
+
+@command.command()
+@config_option
+def check(config: Path | None) -> None:
+    """Say whether the settings are right, and what follows from them.
+
+    Every fault is a line on standard error, and the exit code is 2.
+    """
+    from cli.complaints import unknown_variables
+
+    settings = _checked(config)
+    for line in unknown_variables(os.environ):
+        click.echo(f"offramp: {line}", err=True)
+    click.echo(f"{config or 'defaults and environment'}: ok")
+    for name, value in _highlights(settings):
+        click.echo(f"  {name:<10} {value}")
+
+
+def _checked(config: Path | None) -> Settings:
+    """The settings; unlike for other commands, all faults are told."""
+    from pydantic import ValidationError
+
+    from cli.complaints import complaints
+    from cli.errors import UserError
+    from server.settings import load
+
+    try:
+        return load(config)
+    except ValidationError as error:
+        for line in complaints(error, config, os.environ):
+            click.echo(f"offramp: {line}", err=True)
+        raise click.exceptions.Exit(UserError.exit_code) from None
+    except (ValueError, OSError):
+        return settings_from(Given(config))  # tells it
+
+
+def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
+    """What a person would want to see confirmed; no secret is among it."""
+    yield "root", str(settings.root.absolute())
+    yield "data", str(settings.data.absolute())
+    yield "listen", settings.listen
+    yield "public_url", settings.public_url or "as clients write it in Host, over http"
+    yield "workers", str(settings.workers)
+    store = settings.store
+    if store.type == "s3":
+        place = f"{store.bucket}/{store.prefix}".rstrip("/")
+        yield "store", f"s3 {place} at {store.endpoint or store.region or 'AWS'}"
+    else:
+        yield "store", f"directory {(store.path or settings.data / 'store').absolute()}"
+    for target in settings.effective_targets():
+        where = f" {target.base_url}" if target.type == "http" else ""
+        yield "target", f"{target.name} ({target.type}){where}"
+    redirect = settings.redirect
+    yield (
+        "redirect",
+        f"content of {redirect.min_size} bytes or more, by URLs that live {redirect.lifetime:.0f} s"
+        if redirect.enabled
+        else "never: everything is sent inline",
+    )
+
+
+@command.command()
+def schema() -> None:
+    """Print the JSON schema of the settings file."""
+    from server.settings import Settings
+
+    click.echo(json.dumps(Settings.model_json_schema(), indent=2))
+
+
+@command.command(hidden=True)
+def docs() -> None:
+    """Print docs/settings.md."""
+    from cli.settings_page import page
+
+    click.echo(page(), nl=False)

@@ -1,0 +1,95 @@
+# Law of this file: whoever starts the server is told where it is and the line to paste.
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.errors import Failed, told_plainly
+from cli.options import Given, settings_from, settings_options, with_root
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+# More than these are not a list that anybody reads.
+_SHOWN = 20
+
+
+@click.command()
+@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Server processes.")
+@click.option(
+    "--index/--no-index",
+    default=None,
+    help="Make bundles in the background: now, at an interval, and after a push.",
+)
+@settings_options(root=True)
+def command(given: Given, *, workers: int | None, index: bool | None) -> None:
+    """Serve every repository under ROOT over HTTP, until it is stopped by Ctrl-C."""
+    settings = with_root(settings_from(given))
+    if workers is not None:
+        settings = settings.model_copy(update={"workers": workers})
+    if index is not None:
+        enabled = settings.index.model_copy(update={"enabled": index})
+        settings = settings.model_copy(update={"index": enabled})
+    from server.serving import CannotListen, serve
+
+    with told_plainly():
+        try:
+            serve(settings, lambda address: _greet(settings, address))
+        except CannotListen as error:
+            raise Failed(str(error)) from None
+
+
+def _greet(settings: Settings, address: str) -> None:
+    """Print the address and, for each repository, how to clone it."""
+    from repos.git.discovery import discover
+
+    base = settings.public_url or f"http://{_reachable(address)}"
+    click.echo(f"Offramp serves {settings.root} at {base}/")
+    protocols = uri_protocols(settings, base)
+    setting = f"-c fetch.uriProtocols={protocols} " if protocols else ""
+    shown = 0
+    for found in discover(settings.root):
+        shown += 1
+        if shown <= _SHOWN:
+            click.echo(f"  git {setting}clone {clone_url(base, found.name)}")
+    if shown > _SHOWN:
+        click.echo(f"  ... and {shown - _SHOWN} more repositories")
+    if not shown:
+        click.echo("  no git repository there yet; one that is added is served at once")
+
+
+def uri_protocols(settings: Settings, base: str) -> str:
+    """The value of ``fetch.uriProtocols`` that lets a client use every target."""
+    if not settings.redirect.enabled:
+        return ""
+    urls = {
+        "self": base,
+        "s3": (settings.store.type == "s3" and settings.store.endpoint) or "https://",
+    }
+    schemes = set()
+    for target in settings.effective_targets():
+        match target.type:
+            case "http":
+                url = target.base_url
+            case "s3":
+                url = target.endpoint or urls["s3"]
+            case "self":
+                url = urls["self"]
+        schemes.add(url.partition(":")[0])
+    return "https" if schemes == {"https"} else "http,https"
+
+
+def clone_url(base: str, name: str) -> str:
+    """The URL of a repository, quoted for a shell."""
+    from urllib.parse import quote
+
+    return shlex.quote(f"{base}/{quote(name)}")
+
+
+def _reachable(address: str) -> str:
+    """An address to connect to, for one that means every interface."""
+    host, _, port = address.rpartition(":")
+    return f"127.0.0.1:{port}" if host in {"0.0.0.0", "[::]"} else address  # noqa: S104 - compared

@@ -1,0 +1,176 @@
+# Law of this file: which path goes to whom, and that every request ends with one line in the log
+# and one count in the figures, whatever happened.
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
+from server.exchange import EXCHANGE, Exchange, client_of
+from server.git.answers import NO_CACHE
+from server.git.bundles import bundle_list
+from server.git.http import GitHttp
+from server.logs import Access, request_id
+from server.outcome import Outcome
+from server.runtime import Runtime
+from server.sending import Stalled
+from stores.base import StoreError
+
+_log = logging.getLogger("offramp.app")
+
+BLOBLESS: Final = "blob:none"
+
+
+def make_app(runtime: Runtime) -> web.Application:
+    """The application of one server process; ``runtime`` is closed by whoever opened it."""
+    shell = _Shell(runtime)
+    app = web.Application(
+        client_max_size=runtime.settings.limits.request_body, middlewares=[shell.around]
+    )
+    entities = runtime.cache.entities
+    opener = store_opener(
+        runtime.store,
+        lambda digest: path if (path := entities.path(digest)).exists() else None,
+    )
+    blobs = blob_handler(opener, runtime.keys, stall_time=runtime.settings.limits.stall_time)
+    app.router.add_get("/-/livez", shell.livez)
+    app.router.add_get("/-/readyz", shell.readyz)
+    app.router.add_get("/-/metrics", shell.metrics)
+    app.router.add_get(BLOB_ROUTE, blobs)
+    app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
+    app.router.add_route("*", "/{path:.*}", GitHttp(runtime).handle)
+    return app
+
+
+@dataclass(frozen=True, slots=True)
+class _Shell:
+    """What is around the handlers, and the routes of our own."""
+
+    runtime: Runtime
+
+    @web.middleware
+    async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Name, answer, count and log one request."""
+        began = time.perf_counter()
+        exchange = Exchange(request_id(request.headers.get("X-Request-Id")))
+        request[EXCHANGE] = exchange
+        status = 500
+        try:
+            response = await self._answer(request, handler, exchange)
+            status = response.status
+        except web.HTTPException as error:
+            status = error.status
+            raise
+        except (ConnectionError, Stalled, TimeoutError) as error:
+            status = 499  # nginx's word for a client that went away
+            _log.info("request %s: %s", exchange.request_id, error or type(error).__name__)
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionResetError from error
+        finally:
+            self._count(exchange)
+            self.runtime.access.write(
+                Access(
+                    request_id=exchange.request_id,
+                    remote=request.remote or "",
+                    method=request.method,
+                    target=request.raw_path,
+                    status=status,
+                    sent=exchange.sent,
+                    seconds=time.perf_counter() - began,
+                    repository=exchange.repository or "",
+                    command=exchange.command,
+                    outcome=exchange.outcome or "",
+                ),
+                time.time(),
+            )
+        return response
+
+    async def _answer(
+        self, request: web.Request, handler: Handler, exchange: Exchange
+    ) -> web.StreamResponse:
+        """Call the handler; what it did not expect is logged and told as an error of ours."""
+        try:
+            response = await handler(request)
+        except (web.HTTPException, ConnectionError, Stalled, TimeoutError):
+            raise
+        except Exception:  # noqa: BLE001 - it is logged, and the client is told
+            exchange.outcome = Outcome.ERROR
+            _log.exception("request %s failed", exchange.request_id)
+            if request.transport is None or request.writer.output_size:
+                # The answer has begun: breaking off is the only way left to say that it failed.
+                raise ConnectionResetError("failed in mid-answer") from None
+            return web.Response(
+                status=500,
+                text=f"The server failed; its log says why (request {exchange.request_id}).\n",
+                headers={**NO_CACHE, "X-Request-Id": exchange.request_id},
+            )
+        if not response.prepared:
+            response.headers["X-Request-Id"] = exchange.request_id
+            if not exchange.sent and isinstance(response, web.Response):
+                exchange.sent = response.content_length or 0
+        elif not exchange.sent and request.method != "HEAD":
+            exchange.sent = response.content_length or 0
+        return response
+
+    def _count(self, exchange: Exchange) -> None:
+        metrics = self.runtime.metrics
+        if not exchange.dialect or not exchange.command:
+            return
+        outcome = exchange.outcome or Outcome.ERROR
+        metrics.response(exchange.repository, exchange.dialect, exchange.command, outcome)
+        if exchange.redirected:
+            metrics.content(
+                exchange.repository, exchange.dialect, "redirected", exchange.redirected
+            )
+        if exchange.sent:
+            metrics.content(exchange.repository, exchange.dialect, "inline", exchange.sent)
+
+    async def livez(self, request: web.Request) -> web.Response:
+        """The process answers."""
+        del request
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """The repositories can be read. A store that is down only makes clones go inline."""
+        del request
+        root = self.runtime.settings.root
+        if not root.is_dir():
+            return web.Response(status=503, text=f"ROOT {root} is not there\n")
+        down = self.runtime.health.down()
+        names = [target.name for target in self.runtime.targets if target.fingerprint in down]
+        note = f"; down, so passed over: {', '.join(names)}" if names else ""
+        return web.Response(text=f"ok{note}\n")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The figures, for Prometheus."""
+        del request
+        body, content_type = self.runtime.metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def bundles(self, request: web.Request) -> web.Response:
+        """The list of bundles as a file, for ``git clone --bundle-uri=``."""
+        wanted = request.query.get("filter")
+        if wanted not in {None, BLOBLESS}:
+            return web.Response(
+                status=404, text=f"There are bundles with filter={BLOBLESS} only.\n"
+            )
+        repository = self.runtime.repositories.get(unquote(request.match_info["repository"]))
+        if repository is None:
+            return web.Response(status=404, text="There is no such repository here.\n")
+        exchange = request[EXCHANGE]
+        exchange.repository = repository.name
+        exchange.command = "bundle-list"
+        settings = self.runtime.settings
+        client = client_of(request, settings.public_url, settings.listen)
+        try:
+            listing = await bundle_list(self.runtime, repository.name, client, bundle_filter=wanted)
+        except StoreError as error:
+            return web.Response(status=503, text=f"The store does not answer: {error}\n")
+        return web.Response(body=listing.to_config(), content_type="text/plain", headers=NO_CACHE)

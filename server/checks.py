@@ -1,0 +1,37 @@
+# Law of this file: a check leaves nothing behind but the data directory, its key and one small
+# document; it never raises, and whoever reads its line knows what to do.
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+
+import aiohttp
+
+from repos.git.program import Git
+from server.checks_machine import check_machine
+from server.checks_store import check_store, check_targets
+from server.settings import Settings
+from server.verdict import Level, Verdict
+from server.wiring import Unusable, build_store
+
+# Of one question to git; a repository on a disk that hangs must not hang us.
+_GIT_SECONDS = 60.0
+
+
+async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
+    """Look at programs, directories, the store, the targets and this user's git settings."""
+    for verdict in check_machine(settings, Git(time_limit=_GIT_SECONDS)):
+        yield verdict
+    try:
+        store = build_store(settings)
+    except Unusable as error:
+        yield Verdict(Level.FAIL, str(error), "change the store's settings")
+        return
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(store.close)
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        for checks in (check_store(store), check_targets(settings, store, session)):
+            async with aclosing(checks):
+                async for verdict in checks:
+                    yield verdict

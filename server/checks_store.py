@@ -1,0 +1,183 @@
+# Law of this file: a store is believed when it did what it promises, with content that nobody has
+# seen before, and through each target as clients read it.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from redirects.acceptance import Client
+from redirects.decision import CannotLocate
+from redirects.targets import SelfTarget, Target
+from server.readback import NotReadable, read_back
+from server.settings import Settings
+from server.verdict import Level, Verdict
+from server.wiring import Unusable, build_targets, signing_keys
+from stores.base import Conflict, Store, StoreError
+from stores.entity import Entity
+
+RACE_DOCUMENT: Final = "doctor/race"
+WRITERS: Final = 20
+
+# A presigned URL begins to work at its date by S3's clock, and S3 allows 15 minutes at most.
+SKEW_WARN: Final = 60.0
+SKEW_FAIL: Final = 600.0
+
+_PROBE_SIZE: Final = 8 << 10
+_ASK_SECONDS: Final = 20.0
+_ANYONE: Final = Client("http://127.0.0.1")
+
+
+async def check_store(store: Store) -> AsyncGenerator[Verdict, None]:
+    """Write, look at, read and delete a probe, and let writers of one document race."""
+    try:
+        async with _probe(store) as entity:
+            yield await _kept(store, entity)
+        yield await _deleted(store, entity)
+        yield await _race(store)
+    except StoreError as error:
+        yield Verdict(
+            Level.FAIL,
+            f"store: {error}",
+            "check that it runs, that its settings are right, and that we may read and write",
+        )
+
+
+async def check_targets(
+    settings: Settings, store: Store, session: aiohttp.ClientSession
+) -> AsyncGenerator[Verdict, None]:
+    """Read a probe back through each target, and compare clocks with it."""
+    try:
+        targets = await build_targets(settings, store, signing_keys(settings.data))
+        async with _probe(store) as entity:
+            for target in targets:
+                yield await _readable(session, store, target, entity)
+                if not isinstance(target, SelfTarget):
+                    yield await _clock(session, target, entity)
+    except (Unusable, OSError) as error:
+        yield Verdict(Level.FAIL, f"targets: {error}", "change the settings")
+    except StoreError as error:
+        yield Verdict(Level.FAIL, f"targets: {error}", "mend the store first")
+
+
+@asynccontextmanager
+async def _probe(store: Store) -> AsyncGenerator[Entity, None]:
+    """A fresh entity in the store for the time of a block."""
+    content = os.urandom(_PROBE_SIZE)  # seen by no cache before
+    entity = Entity(hashlib.sha256(content).hexdigest(), len(content))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "probe")
+        path.write_bytes(content)
+        await store.put(entity, path)
+    try:
+        yield entity
+    finally:
+        # What cannot be deleted now is garbage that is collected later.
+        with suppress(StoreError):
+            await store.delete(entity.digest)
+
+
+async def _kept(store: Store, entity: Entity) -> Verdict:
+    stored = await store.stat(entity.digest)
+    if stored is None or stored.size != entity.size:
+        seen = "nothing" if stored is None else f"{stored.size} bytes"
+        what = f"store {store.name}: {entity.size} bytes were written and {seen} found"
+        return Verdict(Level.FAIL, what, "use a store that shows what was written at once")
+    content = b"".join([chunk async for chunk in store.open(entity.digest)])
+    if hashlib.sha256(content).hexdigest() != entity.digest:
+        what = f"store {store.name}: other bytes came back than were written"
+        return Verdict(Level.FAIL, what, "check its disks and what lies between")
+    return Verdict(Level.OK, f"store {store.name}: writes, finds and reads")
+
+
+async def _deleted(store: Store, entity: Entity) -> Verdict:
+    await store.delete(entity.digest)
+    if await store.stat(entity.digest) is None:
+        return Verdict(Level.OK, f"store {store.name}: deletes")
+    what = f"store {store.name}: an entity is there after it was deleted"
+    return Verdict(Level.WARN, what, "let this user delete, or the store grows for ever")
+
+
+async def _race(store: Store) -> Verdict:
+    """Exactly one of many writers of one version may win, and late ones must lose.
+
+    The document stays: stores delete no documents. On later runs it is replaced, not created.
+    """
+    remedy = "use a store that heeds If-None-Match and If-Match, or index from one machine only"
+    found = await store.read_document(RACE_DOCUMENT)
+    before = None if found is None else found.version
+    won = await asyncio.gather(*(_wins(store, before) for _ in range(WRITERS)))
+    if sum(won) != 1:
+        what = f"store {store.name}: {sum(won)} of {WRITERS} writers of one version won"
+        return Verdict(Level.FAIL, f"{what}, not 1", remedy)
+    if await _wins(store, None):
+        what = f"store {store.name}: a document was created although it was there"
+        return Verdict(Level.FAIL, what, remedy)
+    if before is not None and await _wins(store, before):
+        what = f"store {store.name}: a document was replaced although it had changed"
+        return Verdict(Level.FAIL, what, remedy)
+    return Verdict(Level.OK, f"store {store.name}: conditional writes ({WRITERS} raced, 1 won)")
+
+
+async def _wins(store: Store, expect: str | None) -> bool:
+    try:
+        await store.write_document(RACE_DOCUMENT, os.urandom(16).hex().encode(), expect)
+    except Conflict:
+        return False
+    return True
+
+
+async def _readable(
+    session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity
+) -> Verdict:
+    try:
+        await read_back(session, store, target, entity, time.time())
+    except NotReadable as error:
+        said = str(error).removeprefix(f"entity {entity.digest}, ")
+        return Verdict(
+            Level.FAIL,
+            said,
+            "its URL must lead to the store's root, allow GET, heed Range and redirect nowhere",
+        )
+    return Verdict(Level.OK, f"target {target.name}: content comes back, whole and by Range")
+
+
+async def _clock(session: aiohttp.ClientSession, target: Target, entity: Entity) -> Verdict:
+    """Compare our clock with the Date of an answer, whatever its status."""
+    try:
+        url = target.locate(entity, _ANYONE, time.time()).url
+        began = time.time()
+        timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
+        async with session.get(
+            URL(url, encoded=True), allow_redirects=False, timeout=timeout
+        ) as answer:
+            date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
+            # A cache keeps the Date of the origin's answer (RFC 9111 section 5.1).
+            theirs = date + float(answer.headers.get("Age", "0"))
+        ours = (began + time.time()) / 2
+    except (CannotLocate, aiohttp.ClientError, OSError, KeyError, ValueError) as error:
+        # The message may hold the URL, and a URL is a key.
+        return Verdict(Level.WARN, f"target {target.name}: no clock ({type(error).__name__})")
+    return skew(target.name, theirs - ours)
+
+
+def skew(target: str, seconds: float) -> Verdict:
+    """Judge how far the clock of a target is ahead of ours."""
+    off = abs(seconds)
+    if off <= SKEW_WARN:
+        return Verdict(Level.OK, f"target {target}: clocks agree")
+    which = "ahead of" if seconds > 0 else "behind"
+    what = f"target {target}: its clock is {off:.0f} s {which} ours"
+    level = Level.FAIL if off > SKEW_FAIL else Level.WARN
+    return Verdict(level, what, "run an NTP client here; signed URLs depend on the time")

@@ -1,0 +1,59 @@
+# Law of this file: what is known of a request while it is answered, for the log and the figures.
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from redirects.acceptance import Client
+from server.outcome import Outcome
+
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One request and what became of it.
+
+    Attributes:
+        request_id: in the log and in the answer's ``X-Request-Id``.
+        repository: served name, once it is known to exist; it becomes a label.
+        dialect, command: as in the metrics.
+        outcome: how it was answered.
+        sent: bytes of content sent.
+        redirected: bytes of content named by a location.
+    """
+
+    request_id: str
+    repository: str | None = None
+    dialect: str = ""
+    command: str = ""
+    outcome: Outcome | None = None
+    sent: int = 0
+    redirected: int = 0
+
+
+EXCHANGE: Final = web.RequestKey("exchange", Exchange)
+
+
+@functools.lru_cache(maxsize=1024)
+def _client(base_url: str) -> Client:
+    return Client(base_url)
+
+
+def client_of(request: web.Request, public_url: str | None, fallback: str) -> Client:
+    """Who asks, and where it reaches this server.
+
+    Without ``public_url`` that is what it wrote in its Host header, which only its own answer is
+    made from; one that is no host and port is not believed.
+    """
+    if public_url is not None:
+        return _client(public_url)
+    host = request.headers.get("Host", "")
+    if _HOST.fullmatch(host) is None:
+        host = fallback
+    return _client(f"http://{host}")

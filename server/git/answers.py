@@ -1,0 +1,163 @@
+# Law of this file: an answer is written to git's wire here, and nowhere else. What fits into memory
+# goes out in one piece; content is framed on its way from disk.
+
+from __future__ import annotations
+
+import functools
+import logging
+from typing import Final
+
+from aiohttp import web
+
+from repos.git.program import GitFailed
+from repos.git.upload_pack import Refused
+from server.answer import Answer, Growing, Stored
+from server.exchange import EXCHANGE, Exchange
+from server.sending import Sender
+from wire.git import pktline
+from wire.git.pack import empty_pack
+from wire.git.pktline import ProtocolError
+from wire.git.response import (
+    PACKFILE,
+    band_error,
+    error_packet,
+    framed_size,
+    packfile_uris_section,
+    sideband,
+)
+
+_log = logging.getLogger("offramp.git")
+
+# As stock git's http-backend: no cache in between may answer in our place.
+NO_CACHE: Final = {
+    "Expires": "Fri, 01 Jan 1980 00:00:00 GMT",
+    "Pragma": "no-cache",
+    "Cache-Control": "no-cache, max-age=0, must-revalidate",
+}
+
+
+def plain(service: str, kind: str, body: bytes) -> web.Response:
+    """A whole answer of ``git-upload-pack`` or ``git-receive-pack``.
+
+    ``kind`` is ``advertisement`` or ``result``.
+    """
+    return web.Response(
+        body=body, headers={**NO_CACHE, "Content-Type": f"application/x-{service}-{kind}"}
+    )
+
+
+def explain(error: Exception, request_id: str) -> str:
+    """What a client is told of an error; this machine's paths are not its business."""
+    match error:
+        case Refused() | ProtocolError():
+            return str(error)
+        case GitFailed():
+            return f"git failed on the server; its log says why (request {request_id})"
+        case _:
+            return f"the server could not answer; its log says why (request {request_id})"
+
+
+@functools.lru_cache(maxsize=8)
+def _nothing(object_format: str) -> bytes:
+    return PACKFILE + sideband(empty_pack(object_format)) + pktline.FLUSH
+
+
+def wanted_refs_section(wanted: tuple[tuple[bytes, str], ...]) -> bytes:
+    """The section that tells what the refs wanted by name are."""
+    if not wanted:
+        return b""
+    lines = (pktline.text(oid.encode() + b" " + name) for name, oid in wanted)
+    return pktline.text(b"wanted-refs") + b"".join(lines) + pktline.DELIM
+
+
+async def send_fetch(
+    request: web.Request,
+    answer: Answer,
+    object_format: str,
+    wanted: tuple[tuple[bytes, str], ...],
+    stall_time: float,
+) -> web.StreamResponse:
+    """Write the answer to a v2 fetch.
+
+    An error after the first byte is told on band 3, as git does.
+    """
+    exchange = request[EXCHANGE]
+    if not answer.head.endswith(PACKFILE):
+        return plain("git-upload-pack", "result", answer.head + pktline.FLUSH)
+    locations = [(item.part.checksum, item.location.url) for item in answer.redirected]
+    exchange.redirected = sum(item.part.entity.size for item in answer.redirected)
+    sections = (
+        answer.head.removesuffix(PACKFILE)
+        + wanted_refs_section(wanted)
+        + packfile_uris_section(locations)
+    )
+    if answer.inline is None:
+        return plain("git-upload-pack", "result", sections + _nothing(object_format))
+    response = web.StreamResponse(
+        headers={**NO_CACHE, "Content-Type": "application/x-git-upload-pack-result"}
+    )
+    sender = Sender(request, response, stall_time)
+    if isinstance(answer.inline, Stored):
+        with answer.inline.entity as entity:
+            exchange.sent = entity.size
+            response.content_length = (
+                len(sections) + len(PACKFILE) + framed_size(entity.size) + len(pktline.FLUSH)
+            )
+            await response.prepare(request)
+            await sender.write(sections + PACKFILE)
+            await sender.framed_file(entity.fd, entity.size)
+            await sender.write(pktline.FLUSH)
+    else:
+        await response.prepare(request)
+        await sender.write(sections + PACKFILE)
+        await _along(sender, answer.inline, exchange)
+    await response.write_eof()
+    return response
+
+
+async def _along(sender: Sender, growing: Growing, exchange: Exchange) -> None:
+    before = sender.sent
+    try:
+        async with growing.flight.reader() as reader:
+            await sender.framed_growing(reader)
+    except (ConnectionError, TimeoutError):
+        raise
+    except Exception as error:
+        _log.warning("request %s failed in mid-answer: %s", exchange.request_id, error)
+        await sender.write(band_error(explain(error, exchange.request_id)))
+        raise
+    finally:
+        exchange.sent = sender.sent - before
+    await sender.write(pktline.FLUSH)
+
+
+async def send_raw(request: web.Request, answer: Answer, stall_time: float) -> web.StreamResponse:
+    """Write an answer of protocol v0 or v1, whose entity is the whole of it."""
+    exchange = request[EXCHANGE]
+    response = web.StreamResponse(
+        headers={**NO_CACHE, "Content-Type": "application/x-git-upload-pack-result"}
+    )
+    sender = Sender(request, response, stall_time)
+    match answer.inline:
+        case Stored(entity=opened):
+            with opened as entity:
+                response.content_length = entity.size
+                await response.prepare(request)
+                await sender.raw_file(entity.fd, entity.size)
+        case Growing(flight=flight):
+            # Nothing is sent before the run has ended well or said something: an error can then
+            # still be told by git's own status.
+            async with flight.reader() as reader:
+                await reader.extent(0)
+                await response.prepare(request)
+                await sender.raw_growing(reader)
+        case None:
+            await response.prepare(request)
+    exchange.sent = sender.sent
+    await response.write_eof()
+    return response
+
+
+def refusal(service: str, kind: str, error: Exception, exchange: Exchange) -> web.Response:
+    """The protocol's own error, in place of an answer."""
+    return plain(service, kind, error_packet(explain(error, exchange.request_id)))

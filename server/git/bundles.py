@@ -1,0 +1,41 @@
+# Law of this file: a list of bundles names only what this client can download now; a list that is
+# empty is a list, and the clone goes on without.
+
+from __future__ import annotations
+
+import time
+
+from redirects.acceptance import Acceptance, Client
+from redirects.decision import Redirect
+from redirects.negotiation import negotiate
+from server.runtime import Runtime
+from wire.git.bundle_list import BundleEntry, BundleList
+
+# A client does not say which schemes it takes bundles from; stock git takes both.
+_BOTH = Acceptance(frozenset({"http", "https"}))
+
+
+async def bundle_list(
+    runtime: Runtime, repository: str, client: Client, *, bundle_filter: str | None
+) -> BundleList:
+    """The bundles of a repository with one filter, none for full ones.
+
+    Full and blobless bundles never share a list: git reads no filter in it.
+    """
+    entries = []
+    for bundle in await runtime.catalogs.bundles(repository):
+        if bundle.filter != bundle_filter or bundle.bundle_file is None:
+            continue
+        decision = negotiate(
+            _BOTH,
+            bundle.bundle_file,
+            runtime.targets,
+            client,
+            time.time(),
+            readable=runtime.health.filter(frozenset(bundle.bundle_readable)),
+            min_size=0,
+            enabled=runtime.settings.redirect.enabled,
+        )
+        if isinstance(decision, Redirect):
+            entries.append(BundleEntry(bundle.id, decision.location.url, bundle.creation_token))
+    return BundleList(tuple(entries))

@@ -1,0 +1,83 @@
+# Law of this file: clients of protocol v0 and v1 (old git, libgit2) get stock git's own answers,
+# from the cache. A record's key holds the refs, so it lives no longer than these.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from cache.flights import Outcome, Run, Sink
+from cache.keys import record_key
+from indexer.catalog import Bundle
+from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
+from repos.git.repository import GitRepository, Snapshot
+from repos.git.upload_pack import fetch_v0
+from server.answer import Execution, Locate, Plan
+from server.git.fetch import AnswerSink, Observe, outcome_of
+from wire.git.v0 import V0Fetch
+
+_MEDIA_TYPE: Final = "application/x-git-upload-pack-result"
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyFetchCommand:
+    """One ``git-upload-pack`` request of protocol v0 or v1.
+
+    Attributes:
+        git: the repository.
+        snapshot: what it advertised when the command came.
+        fetch: the request.
+        protocol: what the client put in ``Git-Protocol``: empty or ``version=1``.
+        client: who asks.
+        observe: told how long the run took.
+    """
+
+    git: GitRepository
+    snapshot: Snapshot
+    fetch: V0Fetch
+    protocol: str
+    client: Client
+    observe: Observe
+
+    acceptance: Acceptance = ACCEPTS_NOTHING
+    dialect: str = "git-v0"
+    name: str = "fetch"
+
+    @property
+    def repository(self) -> str:
+        """Served name of the repository."""
+        return self.git.name
+
+    @property
+    def identity(self) -> str:
+        """What names the repository in keys."""
+        return self.git.identity
+
+    async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:
+        """No location can be told in this protocol: everything is computed, once."""
+        del bundles, locate
+        key = record_key(
+            self.dialect,
+            self.git.identity,
+            self.fetch.canonical,
+            self.protocol.encode(),
+            self.snapshot.config_digest.encode(),
+            self.snapshot.refs.digest.encode(),
+        )
+        return Plan(None, Execution(key, self._run(), self._valid))
+
+    async def _valid(self) -> bool:
+        """The key holds the refs: as long as it matches, every want is advertised."""
+        return True
+
+    def _run(self) -> Run:
+        def run(sink: Sink) -> Outcome:
+            began = time.monotonic()
+            raw = AnswerSink(sink, opening=b"")
+            fetched = fetch_v0(self.git, self.snapshot, self.fetch.canonical, raw, self.protocol)
+            self.observe(time.monotonic() - began)
+            return outcome_of(fetched, _MEDIA_TYPE)
+
+        return run

@@ -1,0 +1,172 @@
+# Law of this file: one run over every repository below ROOT. One that fails does not stop the
+# others. While serving, a run is a process of its own, with a low priority.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Final
+
+import aiohttp
+
+from cache.cache import Cache
+from indexer.catalog import CatalogError
+from indexer.gc import GcReport, collect
+from indexer.index import index_repository
+from indexer.report import Progress, Report, Silent
+from repos.git.program import Git
+from server.logs import configure
+from server.publish import Publisher
+from server.repositories import Repositories
+from server.settings import Settings
+from server.wiring import build_store, build_targets, signing_keys
+from stores.base import StoreError
+
+_log = logging.getLogger("offramp.indexing")
+
+# A program of the index may take all of a core only when nobody else wants it.
+_NICENESS: Final = 10
+
+# A burst of pushes is indexed once, this many seconds after the first.
+_SETTLE: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """What a run did.
+
+    Attributes:
+        reports: of each repository, by name.
+        collected: what was deleted from the store; None if that was not asked for or not possible.
+        fault: why nothing was collected although it was asked for; else empty.
+    """
+
+    reports: tuple[Report, ...]
+    collected: GcReport | None = None
+    fault: str = ""
+
+
+async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Indexed:
+    """Make and publish the bundles of every repository that needs them.
+
+    Raises:
+        server.wiring.Unusable: the store or a target cannot be built from the settings.
+        StoreError: there are no credentials to sign with.
+        OSError: the data directory cannot be used.
+    """
+    async with AsyncExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(settings.limits.programs, "index"))
+        store = build_store(settings)
+        stack.push_async_callback(store.close)
+        targets = await build_targets(settings, store, signing_keys(settings.data))
+        cache = await Cache.open(settings.data, settings.cache.max_size, threads)
+        stack.push_async_callback(cache.close)
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        )
+        publisher = Publisher(
+            store,
+            targets,
+            cache.publications,
+            session=session,
+            keep=settings.retention.keep,
+            max_url_life=settings.redirect.lifetime + settings.redirect.window,
+        )
+        stack.push_async_callback(publisher.close)
+        repositories = Repositories(
+            settings.root,
+            Git(settings.limits.program_time),
+            threads,
+            allow_filter=settings.git.allow_filter,
+        )
+        reports = tuple(
+            [
+                await index_repository(
+                    repository,
+                    store,
+                    publisher.publish,
+                    settings.index,
+                    settings.data / "work",
+                    progress=progress,
+                    targets=frozenset(target.fingerprint for target in targets),
+                )
+                for repository in repositories.all()
+            ]
+        )
+        if not gc:
+            return Indexed(reports)
+        try:
+            return Indexed(reports, await collect(store, time.time(), settings.retention.keep))
+        except (CatalogError, StoreError) as error:
+            return Indexed(reports, fault=f"nothing was collected: {error}")
+
+
+def _run(settings: Settings) -> None:
+    """One run in a process of its own; what it found is logged."""
+    os.nice(_NICENESS)
+    configure(settings.log)
+    indexed = asyncio.run(index_all(settings, Silent(), gc=True))
+    for report in indexed.reports:
+        for result in report.results:
+            level = logging.WARNING if report.failed else logging.INFO
+            _log.log(
+                level, "%s %s: %s %s", report.repository, result.kind, result.outcome, result.reason
+            )
+    if indexed.fault:
+        _log.warning("%s", indexed.fault)
+
+
+@dataclass(slots=True)
+class Indexing:
+    """Indexes again and again while serving: at an interval, and soon after a push."""
+
+    settings: Settings
+    _pushed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def pushed(self) -> None:
+        """A repository has changed."""
+        self._pushed.set()
+
+    async def run(self) -> None:
+        """Index, wait, index again, until cancelled."""
+        while True:
+            await self.once()
+            try:
+                async with asyncio.timeout(self.settings.index.interval):
+                    await self._pushed.wait()
+                    await asyncio.sleep(_SETTLE)
+            except TimeoutError:
+                pass
+            self._pushed.clear()
+
+    async def once(self) -> None:
+        """One run, in a process that ends with us."""
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_run, args=(self.settings,), name="index", daemon=True)
+        process.start()
+        try:
+            await _ended(process.sentinel)
+        except asyncio.CancelledError:
+            process.terminate()
+            raise
+        finally:
+            await asyncio.to_thread(process.join)
+        if process.exitcode != 0:
+            _log.error("indexing ended with exit code %s", process.exitcode)
+
+
+async def _ended(sentinel: int) -> None:
+    """Wait until the process behind ``sentinel`` has ended."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(sentinel, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(sentinel)

@@ -1,0 +1,145 @@
+# Law of this file: a figure costs a dict look-up and an addition, its labels are bounded, and any
+# worker shows the sum of all.
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final, Literal
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    values,
+)
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from server import metrics_directory
+from server.outcome import Outcome
+
+Way = Literal["inline", "redirected"]
+
+# From an incremental fetch of a small repository to the first clone of a very large one.
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class Metrics:
+    """The figures that this server keeps.
+
+    ``repo`` is the served name of a repository that exists, or None: names that clients made up
+    must not become labels, or anyone could fill the memory. ``dialect`` and ``command`` come from
+    our own tables for the same reason.
+    """
+
+    def __init__(self) -> None:
+        self._directory = metrics_directory.prepared()
+        if self._directory is not None and values.ValueClass is values.MutexValue:
+            raise RuntimeError(
+                "prometheus_client was imported before server.metrics_directory.prepare was"
+                " called; call it in the parent, before the workers are started"
+            )
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        self._responses = Counter(
+            "offramp_responses",
+            "Answers to commands of clients.",
+            ("repo", "dialect", "command", "outcome"),
+            registry=self._registry,
+        )
+        self._bytes = Counter(
+            "offramp_bytes",
+            "Bytes of content that clients were given, sent by us or named by a location.",
+            ("repo", "dialect", "path"),
+            registry=self._registry,
+        )
+        self._executions = Counter(
+            "offramp_executions",
+            "Runs of programs that computed an answer.",
+            ("repo", "dialect", "command"),
+            registry=self._registry,
+        )
+        self._seconds = Histogram(
+            "offramp_execution_seconds",
+            "How long these programs ran.",
+            ("repo", "dialect", "command"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._cache_bytes = Gauge(
+            "offramp_cache_bytes",
+            "Size of the response cache on disk.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._cache_entities = Gauge(
+            "offramp_cache_entities",
+            "Entities in the response cache.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        # labels() validates, locks and formats each time; these do so once.
+        self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
+        self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
+        self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
+        self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
+
+    def response(self, repo: str | None, dialect: str, command: str, outcome: Outcome) -> None:
+        """Count one answer."""
+        key = (repo, dialect, command, outcome)
+        bound = self._bound_responses.get(key)
+        if bound is None:
+            bound = self._responses.labels(repo or "", dialect, command, outcome)
+            self._bound_responses[key] = bound
+        bound.inc()
+
+    def content(self, repo: str | None, dialect: str, way: Way, count: int) -> None:
+        """Count ``count`` bytes of content, sent inline or named by a location."""
+        key = (repo, dialect, way)
+        bound = self._bound_bytes.get(key)
+        if bound is None:
+            bound = self._bytes.labels(repo or "", dialect, way)
+            self._bound_bytes[key] = bound
+        bound.inc(count)
+
+    def executed(self, repo: str | None, dialect: str, command: str) -> None:
+        """Count one run of a program, as it begins."""
+        key = (repo, dialect, command)
+        bound = self._bound_executions.get(key)
+        if bound is None:
+            bound = self._executions.labels(repo or "", dialect, command)
+            self._bound_executions[key] = bound
+        bound.inc()
+
+    def execution(self, repo: str | None, dialect: str, command: str, seconds: float) -> None:
+        """Say how long a run of a program took, as it ends."""
+        key = (repo, dialect, command)
+        bound = self._bound_seconds.get(key)
+        if bound is None:
+            bound = self._seconds.labels(repo or "", dialect, command)
+            self._bound_seconds[key] = bound
+        bound.observe(seconds)
+
+    def cache_size(self, size: int, entities: int) -> None:
+        """Say how large the cache is now: ``size`` in bytes, and how many entities."""
+        self._cache_bytes.set(size)
+        self._cache_entities.set(entities)
+
+    def render(self) -> tuple[bytes, str]:
+        """The figures of all workers in Prometheus' text format, and its Content-Type."""
+        if self._directory is None:
+            return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        together = CollectorRegistry()
+        MultiProcessCollector(together, str(self._directory))  # type: ignore[no-untyped-call]
+        return generate_latest(together), CONTENT_TYPE_LATEST
+
+
+def worker_ended(pid: int, directory: Path) -> None:
+    """Tell the figures in ``directory`` that the worker ``pid`` is gone.
+
+    What it counted stays counted; what it said of the present is forgotten.
+    """
+    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]

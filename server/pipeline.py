@@ -1,0 +1,199 @@
+# Law of this file: this is the way of every command, whatever wire it came on. Who reads it reads
+# the whole product: plan, key, look up, execute once, locate. Authorisation came before.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from cache.cache import Cache
+from cache.entities import OpenEntity
+from cache.flights import CacheUnavailable, Flight
+from cache.records import Part, Record
+from redirects.decision import Decision, Inline, Reason, Redirect
+from redirects.negotiation import negotiate
+from redirects.targets import Target
+from server.answer import (
+    Answer,
+    Command,
+    Execution,
+    Growing,
+    Redirected,
+    Stored,
+)
+from server.catalogs import Catalogs
+from server.health import Health
+from server.metrics import Metrics
+from server.outcome import Outcome
+from server.publish import Publisher, PublishRefused
+from server.settings import RedirectSettings
+from stores.base import Store, StoreError
+from stores.entity import Entity
+
+_log = logging.getLogger("offramp.pipeline")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """Answers commands from bundles, records and runs."""
+
+    cache: Cache
+    store: Store
+    targets: tuple[Target, ...]
+    publisher: Publisher
+    catalogs: Catalogs
+    health: Health
+    metrics: Metrics
+    settings: RedirectSettings
+
+    async def respond(self, command: Command) -> tuple[Answer, Outcome]:
+        """Answer a command whose caller is authorised.
+
+        Raises:
+            CacheUnavailable: the cache cannot be written; answer without it.
+            Exception: what the execution raised.
+        """
+
+        def locate(entity: Entity, readable: frozenset[str]) -> Decision:
+            return self.locate(command, entity, readable)
+
+        bundles = await self.catalogs.bundles(command.repository)
+        plan = await command.plan(bundles, locate)
+        covered = () if plan.covered is None else (plan.covered,)
+        if plan.rest is None:
+            return Answer(plan.head, covered), Outcome.REDIRECT
+        answer, outcome = await self._rest(command, plan.rest)
+        if covered:
+            whole = Answer(answer.head, covered + answer.redirected, answer.inline)
+            return whole, Outcome.REDIRECT
+        return answer, outcome
+
+    def locate(self, command: Command, entity: Entity, readable: frozenset[str]) -> Decision:
+        """Decide whether this client is sent elsewhere for an entity, and where."""
+        return negotiate(
+            command.acceptance,
+            entity,
+            self.targets,
+            command.client,
+            time.time(),
+            readable=self.health.filter(readable),
+            min_size=self.settings.min_size,
+            enabled=self.settings.enabled,
+        )
+
+    async def _rest(self, command: Command, execution: Execution) -> tuple[Answer, Outcome]:
+        """Answer from a record, or run: once per key, everyone else follows the same run."""
+        record = self.cache.records.load(execution.key)
+        if record is not None and await execution.valid():
+            answer = await self._from_record(command, record)
+            if answer is not None:
+                return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
+            self.cache.records.delete(record.key)
+        elif execution.same_as is not None:
+            head, part = execution.same_as
+            record = Record(execution.key, command.identity, head, (part,), time.time())
+            answer = await self._from_record(command, record)
+            if answer is not None:
+                return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
+
+        flight = await self.cache.flights.board(execution.key, command.identity, execution.run)
+        if flight.leader:
+            self.metrics.executed(command.repository, command.dialect, command.name)
+            _watch(flight)
+        outcome = Outcome.MISS if flight.leader else Outcome.FOLLOW
+        if self.settings.enabled and command.acceptance.protocols:
+            redirected = await self._wait_for_location(command, flight)
+            if redirected is not None:
+                return redirected, outcome
+        return await _growing(flight), outcome
+
+    async def _wait_for_location(self, command: Command, flight: Flight) -> Answer | None:
+        """Wait, bounded, until the run's entity is published; None: feed it inline."""
+        try:
+            async with asyncio.timeout(self.settings.max_wait):
+                record = await flight.finished()
+                return await self._located(command, record)
+        except TimeoutError:
+            return None
+
+    async def _from_record(self, command: Command, record: Record) -> Answer | None:
+        """Answer from a record; None if its entity can neither be named nor read any more."""
+        if not record.parts:
+            return Answer(record.head)
+        try:
+            async with asyncio.timeout(self.settings.max_wait):
+                located = await self._located(command, record)
+        except TimeoutError:
+            located = None
+        if located is not None:
+            return located
+        opened = await self._open(record.parts[0].entity)
+        return None if opened is None else Answer(record.head, inline=Stored(opened))
+
+    async def _located(self, command: Command, record: Record) -> Answer | None:
+        """Answer a record by a location, publishing its entity if that was not done yet."""
+        if not record.parts:
+            return Answer(record.head)
+        part = record.parts[0]
+        # A bundle's pack has been read back by the indexer, a record's by us.
+        readable = self.publisher.readable(part.entity.digest) | self.catalogs.readable(
+            part.entity.digest
+        )
+        decision = self.locate(command, part.entity, readable)
+        if isinstance(decision, Inline) and any(
+            passed.reason is Reason.NOT_PUBLISHED for passed in decision.passed_over
+        ):
+            readable |= await self._publish(part)
+            decision = self.locate(command, part.entity, readable)
+        if isinstance(decision, Redirect):
+            return Answer(record.head, (Redirected(part, decision.location),))
+        return None
+
+    async def _publish(self, part: Part) -> frozenset[str]:
+        opened = self.cache.entities.open(part.entity.digest)
+        if opened is None:
+            return frozenset()
+        with opened:  # held open, it is not evicted under the upload
+            try:
+                return await self.publisher.publish(
+                    part.entity, self.cache.entities.path(part.entity.digest)
+                )
+            except (PublishRefused, StoreError) as error:
+                _log.warning("not published, so sent inline: %s", error)
+                return frozenset()
+
+    async def _open(self, entity: Entity) -> OpenEntity | None:
+        """The entity as a file of this machine, fetched from the store if need be."""
+        opened = self.cache.entities.open(entity.digest)
+        if opened is not None:
+            return opened
+        try:
+            await self.cache.entities.fill(entity, self.store.open(entity.digest))
+        except (StoreError, CacheUnavailable, OSError) as error:
+            _log.warning("entity %s cannot be read from the store: %s", entity.digest, error)
+            return None
+        return self.cache.entities.open(entity.digest)
+
+
+async def _growing(flight: Flight) -> Answer:
+    head = await flight.head()
+    return Answer(head, inline=Growing(flight))
+
+
+def _watch(flight: Flight) -> None:
+    """The run goes on when all who wait for it have gone; its failure is theirs to report."""
+
+    async def look() -> None:
+        try:
+            await flight.finished()
+        except Exception as error:  # noqa: BLE001 - whatever it was, it reached the followers
+            _log.info("run %s failed: %s", flight.key[:12], error)
+
+    task = asyncio.create_task(look())
+    _watching.add(task)
+    task.add_done_callback(_watching.discard)
+
+
+_watching: set[asyncio.Task[None]] = set()

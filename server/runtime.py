@@ -1,0 +1,152 @@
+# Law of this file: everything that a server process has, made in one place and let go of in one.
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Self
+
+import aiohttp
+
+from cache.cache import Cache
+from redirects.signing import SigningKeys
+from redirects.targets import Target
+from repos.git.program import Git
+from server.catalogs import Catalogs
+from server.git.fetch import Coverage
+from server.health import PROBE_ENTITY, Health
+from server.indexing import Indexing
+from server.logs import AccessLog
+from server.metrics import Metrics
+from server.pipeline import Pipeline
+from server.publish import Publisher
+from server.repositories import Repositories
+from server.settings import Settings
+from server.wiring import build_store, build_targets, signing_keys
+from stores.base import Store
+
+# How often last uses are written down and the cache is brought back to its size.
+MAINTAIN_SECONDS = 5.0
+
+
+@dataclass(slots=True)
+class Runtime:
+    """What the handlers of one server process work with."""
+
+    settings: Settings
+    store: Store
+    targets: tuple[Target, ...]
+    keys: SigningKeys
+    cache: Cache
+    http: aiohttp.ClientSession
+    publisher: Publisher
+    catalogs: Catalogs
+    health: Health
+    metrics: Metrics
+    access: AccessLog
+    repositories: Repositories
+    pipeline: Pipeline
+    coverage: Coverage
+    runs: ThreadPoolExecutor
+    questions: ThreadPoolExecutor
+    streams: asyncio.Semaphore
+    indexing: Indexing | None
+    background: tuple[asyncio.Task[None], ...]
+
+    @classmethod
+    async def open(
+        cls, settings: Settings, access: AccessLog, metrics: Metrics, *, index: bool
+    ) -> Self:
+        """Open the store and the cache, and start what runs in the background.
+
+        ``index``: this process is the one that indexes.
+
+        Raises:
+            OSError: the data directory cannot be used.
+            stores.base.StoreError: the store's settings cannot work.
+        """
+        settings.data.mkdir(parents=True, exist_ok=True)
+        store = build_store(settings)
+        keys = signing_keys(settings.data)
+        targets = await build_targets(settings, store, keys)
+        programs = settings.limits.programs
+        # Runs can last for minutes; questions to git, on which every request waits, must not
+        # queue behind them.
+        runs = ThreadPoolExecutor(programs, "run")
+        questions = ThreadPoolExecutor(programs, "question")
+        cache = await Cache.open(settings.data, settings.cache.max_size, runs)
+        http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        publisher = Publisher(
+            store,
+            targets,
+            cache.publications,
+            session=http,
+            keep=settings.retention.keep,
+            max_url_life=settings.redirect.lifetime + settings.redirect.window,
+        )
+        catalogs = Catalogs(store, settings.git.catalog_refresh)
+        health = Health(store, targets, publisher.read_back)
+        git = Git(settings.limits.program_time)
+        indexing = Indexing(settings) if index else None
+        runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
+        if indexing is not None:
+            runners.append(indexing.run())
+        return cls(
+            settings=settings,
+            store=store,
+            targets=targets,
+            keys=keys,
+            cache=cache,
+            http=http,
+            publisher=publisher,
+            catalogs=catalogs,
+            health=health,
+            metrics=metrics,
+            access=access,
+            repositories=Repositories(
+                settings.root, git, questions, allow_filter=settings.git.allow_filter
+            ),
+            pipeline=Pipeline(
+                cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
+            ),
+            coverage=Coverage(),
+            runs=runs,
+            questions=questions,
+            streams=asyncio.Semaphore(programs),
+            indexing=indexing,
+            background=tuple(asyncio.create_task(runner) for runner in runners),
+        )
+
+    async def check_store(self) -> None:
+        """Ask the store for something.
+
+        Raises:
+            stores.base.StoreUnavailable: it does not answer. Once we serve, that only makes
+                clones go inline; at the start it is a mistake in the settings.
+        """
+        await self.store.stat(PROBE_ENTITY.digest)
+
+    def pushed(self) -> None:
+        """A repository was pushed to."""
+        if self.indexing is not None:
+            self.indexing.pushed()
+
+    async def close(self) -> None:
+        """Stop what runs and write down what is only in memory."""
+        for task in self.background:
+            task.cancel()
+        await asyncio.gather(*self.background, return_exceptions=True)
+        await self.publisher.close()
+        await self.http.close()
+        await self.cache.close()
+        await self.store.close()
+        self.questions.shutdown(wait=False, cancel_futures=True)
+        self.runs.shutdown(wait=False, cancel_futures=True)
+
+
+async def _maintain(cache: Cache, metrics: Metrics) -> None:
+    while True:
+        await cache.maintain()
+        metrics.cache_size(*cache.figures())
+        await asyncio.sleep(MAINTAIN_SECONDS)

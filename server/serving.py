@@ -1,0 +1,229 @@
+# Law of this file: server processes share a port and a data directory. A parent starts them and
+# starts one that died again; it serves nobody itself.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from server import metrics_directory
+from server.settings import Settings, host_port
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+_log = logging.getLogger("offramp.serving")
+
+# Connections that wait to be accepted. A pipeline of a fleet starts hundreds of jobs at once.
+BACKLOG: Final = 1024
+
+# How long requests that run may go on after we were told to stop.
+STOP_SECONDS: Final = 30.0
+
+# A worker that dies again at once is not started again at once.
+_RESTART_SECONDS: Final = 1.0
+
+Ready = Callable[[str], None]
+"""Told the address, as ``HOST:PORT``, when requests are answered."""
+
+
+class CannotListen(Exception):  # noqa: N818 - what happened
+    """The address cannot be listened on; the message says why."""
+
+
+def bind(listen: str, *, shared: bool) -> socket.socket:
+    """A socket bound to ``listen``; ``shared``: others of ours may bind it too.
+
+    Raises:
+        CannotListen: it is taken, not ours, or privileged.
+    """
+    host, port = host_port(listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from None
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise CannotListen(
+            f"cannot listen on {listen}: {error.strerror}; choose another with --listen"
+        ) from None
+    return bound
+
+
+def address_of(bound: socket.socket) -> str:
+    """``HOST:PORT`` of a bound socket."""
+    host, port = bound.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def serve(settings: Settings, ready: Ready) -> None:
+    """Serve until told to stop by SIGTERM or SIGINT.
+
+    Raises:
+        CannotListen: the address is not to be had.
+        server.wiring.Unusable, StoreError, OSError: the store or the data directory cannot be used.
+    """
+    if settings.workers == 1:
+        bound = bind(settings.listen, shared=False)
+        settings = settings.model_copy(update={"listen": address_of(bound)})
+        asyncio.run(_work(settings, bound, ready, index=settings.index.enabled))
+        return
+    # Without sharing first: a port that another server has must not be shared with it.
+    bind(settings.listen, shared=False).close()
+    held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
+    settings = settings.model_copy(update={"listen": address_of(held)})
+    try:
+        asyncio.run(_try_store(settings))
+        _Parent(settings).run(ready)
+    finally:
+        held.close()
+
+
+# --- one worker ----------------------------------------------------------------------------
+
+
+async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index: bool) -> None:
+    """Answer requests on ``bound`` until told to stop."""
+    # Imported here, after the parent has settled where figures are kept.
+    from aiohttp import web  # noqa: PLC0415
+
+    from server.app import make_app  # noqa: PLC0415
+    from server.logs import configure  # noqa: PLC0415
+    from server.metrics import Metrics  # noqa: PLC0415
+    from server.runtime import Runtime  # noqa: PLC0415
+
+    access = configure(settings.log)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopped.set)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # A worker without its parent would hold the port for ever.
+        loop.add_reader(parent.sentinel, stopped.set)
+    runtime = await Runtime.open(settings, access, Metrics(), index=index)
+    try:
+        await runtime.check_store()
+        runner: web.AppRunner = web.AppRunner(
+            make_app(runtime),
+            access_log=None,
+            shutdown_timeout=STOP_SECONDS,
+            handler_cancellation=False,
+            keepalive_timeout=75.0,
+        )
+        await runner.setup()
+        await web.SockSite(runner, bound, backlog=BACKLOG).start()
+        ready(settings.listen)
+        await stopped.wait()
+        await runner.cleanup()
+    finally:
+        if parent is not None:
+            loop.remove_reader(parent.sentinel)
+        await runtime.close()
+
+
+def _worker(settings: Settings, ready: multiprocessing.synchronize.Semaphore, index: bool) -> None:
+    """A worker process of its own."""
+    bound = bind(settings.listen, shared=True)
+    asyncio.run(_work(settings, bound, lambda _: ready.release(), index=index))
+
+
+async def _try_store(settings: Settings) -> None:
+    """See that the store answers before workers are started that would all say that it does not."""
+    from server.health import PROBE_ENTITY  # noqa: PLC0415 - see _work
+    from server.wiring import build_store  # noqa: PLC0415
+
+    store = build_store(settings)
+    try:
+        await store.stat(PROBE_ENTITY.digest)
+    finally:
+        await store.close()
+
+
+# --- their parent ----------------------------------------------------------------------------
+
+
+class _Parent:
+    """Keeps the workers running."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._context = multiprocessing.get_context("spawn")
+        self._ready = self._context.Semaphore(0)
+        self._figures: Path = settings.data / "metrics" / str(os.getpid())
+        self._workers: dict[int, tuple[SpawnProcess, float]] = {}
+        self._stopping = False
+
+    def run(self, ready: Ready) -> None:
+        """Start the workers, replace those that die, and end them when told to."""
+        metrics_directory.prepare(self._figures)
+        for name in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(name, self._stop)
+        for number in range(self._settings.workers):
+            self._start(number)
+        for _ in range(self._settings.workers):
+            self._ready.acquire()
+            if self._stopping:
+                break
+        if not self._stopping:
+            ready(self._settings.listen)
+        self._watch()
+        self._remove_figures()
+
+    def _start(self, number: int) -> None:
+        index = number == 0 and self._settings.index.enabled
+        process = self._context.Process(
+            target=_worker, args=(self._settings, self._ready, index), name=f"worker-{number}"
+        )
+        process.start()
+        self._workers[number] = (process, time.monotonic())
+
+    def _watch(self) -> None:
+        while self._workers:
+            ended = wait([process.sentinel for process, _ in self._workers.values()], timeout=1.0)
+            for number, (process, started) in list(self._workers.items()):
+                if process.sentinel in ended:
+                    self._replace(number, process, started)
+
+    def _replace(self, number: int, process: SpawnProcess, started: float) -> None:
+        from server.metrics import worker_ended  # noqa: PLC0415 - see _work
+
+        process.join()
+        del self._workers[number]
+        worker_ended(process.pid or 0, self._figures)
+        if self._stopping:
+            return
+        _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
+        time.sleep(max(0.0, _RESTART_SECONDS - (time.monotonic() - started)))
+        self._start(number)
+
+    def _stop(self, number: int, frame: object) -> None:
+        del number, frame
+        self._stopping = True
+        self._ready.release()
+        for process, _ in self._workers.values():
+            if process.pid is not None:
+                process.terminate()
+
+    def _remove_figures(self) -> None:
+        for file in self._figures.glob("*.db"):
+            file.unlink()
+        self._figures.rmdir()

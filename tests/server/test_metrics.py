@@ -1,0 +1,198 @@
+# Law of this file: figures are right, bounded, and the same whichever worker is asked.
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from server import metrics_directory
+from server.metrics import Metrics
+from server.outcome import Outcome
+
+GIT = {"repo": "a", "dialect": "git-v2"}
+
+
+def figures(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """What is rendered, by name and labels."""
+    return read(metrics.render()[0].decode())
+
+
+def read(text: str) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    """The samples of a rendered text."""
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def labels(**values: str) -> frozenset[tuple[str, str]]:
+    """Labels as :func:`read` gives them."""
+    return frozenset(values.items())
+
+
+def test_counts() -> None:
+    """Everything that is counted is rendered under its published name."""
+    metrics = Metrics()
+    for _ in range(2):
+        metrics.response("a", "git-v2", "fetch", Outcome.HIT)
+    metrics.content("a", "git-v2", "inline", 10)
+    metrics.content("a", "git-v2", "redirected", 1 << 40)
+    metrics.executed("a", "git-v2", "fetch")
+    metrics.execution("a", "git-v2", "fetch", 0.3)
+    metrics.cache_size(5, 6)
+    found = figures(metrics)
+    fetch = labels(**GIT, command="fetch")
+    assert found["offramp_responses_total", fetch | labels(outcome="hit")] == 2
+    assert found["offramp_bytes_total", labels(**GIT, path="inline")] == 10
+    assert found["offramp_bytes_total", labels(**GIT, path="redirected")] == 1 << 40
+    assert found["offramp_executions_total", fetch] == 1
+    assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.25")] == 0
+    assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.5")] == 1
+    assert found["offramp_cache_bytes", frozenset()] == 5
+    assert found["offramp_cache_entities", frozenset()] == 6
+
+
+@pytest.mark.parametrize("outcome", list(Outcome))
+def test_outcomes(outcome: Outcome) -> None:
+    """Every outcome that a command can have is a label in lower case."""
+    metrics = Metrics()
+    metrics.response("a", "git-v2", "fetch", outcome)
+    text = metrics.render()[0].decode()
+    assert f'outcome="{outcome.value}"' in text
+    assert outcome.value == outcome.value.lower()
+
+
+def test_unknown_repositories_share_a_label() -> None:
+    """Names that clients made up make no label."""
+    metrics = Metrics()
+    for _ in range(3):
+        metrics.response(None, "git-v2", "info-refs", Outcome.ERROR)
+    key = labels(repo="", dialect="git-v2", command="info-refs", outcome="error")
+    assert figures(metrics)["offramp_responses_total", key] == 3
+
+
+def test_registries_are_our_own() -> None:
+    """Two instances do not meet in a global registry."""
+    one, two = Metrics(), Metrics()
+    one.executed("a", "git-v2", "fetch")
+    assert not any(name == "offramp_executions_total" for name, _ in figures(two))
+
+
+def test_content_type() -> None:
+    """A Prometheus server is told the text format."""
+    assert Metrics().render()[1].startswith("text/plain; version=")
+
+
+def test_no_created_series() -> None:
+    """Counters are not doubled by the times at which they were made."""
+    metrics = Metrics()
+    metrics.executed("a", "git-v2", "fetch")
+    assert b"_created" not in metrics.render()[0]
+
+
+WORKER = """
+import os, sys
+from server.outcome import Outcome
+from server.metrics import Metrics
+metrics = Metrics()
+metrics.response("a", "git-v2", "fetch", Outcome.MISS)
+metrics.execution("a", "git-v2", "fetch", 0.3)
+metrics.cache_size(int(sys.argv[1]), 1)
+print(os.getpid(), flush=True)
+sys.stdin.readline()
+sys.stdout.write(metrics.render()[0].decode())
+"""
+
+
+ENDED = """
+import sys
+from pathlib import Path
+from server.metrics import worker_ended
+worker_ended(int(sys.argv[1]), Path(sys.argv[2]))
+"""
+
+
+def worker(size: int) -> subprocess.Popen[str]:
+    """A worker that counted one miss and waits for a line before it renders."""
+    return subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(size)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that workers started from now on share."""
+    monkeypatch.setenv(metrics_directory.VARIABLE, "")
+    metrics_directory.prepare(tmp_path / "metrics")
+    return tmp_path / "metrics"
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """Let a worker render and end; what it rendered."""
+    output, _ = process.communicate("\n", timeout=60)
+    assert process.returncode == 0
+    return output
+
+
+def test_any_worker_shows_the_sum(directory: Path) -> None:
+    """The figures of all workers, the dead ones too, are added up."""
+    first = worker(100)
+    assert first.stdout is not None
+    pid = int(first.stdout.readline())
+    ended(first)
+    subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            ENDED,
+            str(pid),
+            str(directory),
+        ],
+        check=True,
+    )
+    second, third = worker(200), worker(300)
+    for process in (second, third):
+        assert process.stdout is not None
+        process.stdout.readline()
+    found = read(ended(second))
+    ended(third)
+    fetch = labels(**GIT, command="fetch")
+    assert found["offramp_responses_total", fetch | labels(outcome="miss")] == 3
+    assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.5")] == 3
+    assert found["offramp_cache_bytes", frozenset()] in {200, 300}
+
+
+def test_a_dead_worker_says_nothing_of_the_present(directory: Path) -> None:
+    """What a worker that is gone said of the cache is forgotten when it is reported gone."""
+    process = worker(100)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    ended(process)
+    assert list(directory.glob(f"gauge_live*_{pid}.db"))
+    from server.metrics import worker_ended  # noqa: PLC0415 - as the parent would
+
+    worker_ended(pid, directory)
+    assert not list(directory.glob(f"gauge_live*_{pid}.db"))
+    assert list(directory.glob(f"counter_{pid}.db"))
+
+
+def test_prepared_begins_at_zero(directory: Path) -> None:
+    """What an earlier run left is gone, and only that."""
+    (directory / "counter_1.db").write_bytes(b"old")
+    (directory / "notes").write_bytes(b"mine")
+    metrics_directory.prepare(directory)
+    assert [path.name for path in directory.iterdir()] == ["notes"]
+
+
+def test_prepared_too_late(directory: Path) -> None:
+    """Figures that would not be shared are an error, not a silent loss."""
+    with pytest.raises(RuntimeError, match="before the workers are started"):
+        Metrics()
