@@ -212,11 +212,17 @@ def write_all(file: int, data: bytes) -> None:
 
 
 def lock(file: int, how: int) -> bool:
-    """Take the flock ``LOCK_SH`` or ``LOCK_EX`` of an open file, if that is possible now."""
+    """Take the flock ``LOCK_SH`` or ``LOCK_EX`` of an open file, if that is possible now.
+
+    Raises:
+        CacheUnavailable: the file system knows no locks.
+    """
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise unavailable("lock files; put the data directory on a local disk", error) from error
     return True
 
 

@@ -42,13 +42,14 @@ class _Known:
         stamp: of the file that was read; None if there was none.
         leases: when each target's lease ends.
         checked: when the file was looked at last.
-        readable: the targets whose lease has not ended, until ``changes``.
+        readable: the targets whose lease has not ended, from ``since`` until ``changes``.
     """
 
     stamp: Stamp | None
     leases: Mapping[str, float]
     checked: float
     readable: frozenset[str] = _NOBODY
+    since: float = 0.0
     changes: float = 0.0
 
 
@@ -67,14 +68,15 @@ class Publications:
 
         Args:
             digest: of the entity.
-            now: seconds since the epoch.
+            now: seconds since the epoch; a later time asks what will still be readable then.
         """
         known = self._known.get(digest)
         if known is None or not 0 <= now - known.checked < STALE_SECONDS:
             known = self._look(digest, now)
-        if now >= known.changes:
+        if not known.since <= now < known.changes:
             left = {target: end for target, end in known.leases.items() if end > now}
             known.readable = frozenset(left)
+            known.since = now
             known.changes = min(left.values(), default=float("inf"))
         return known.readable
 

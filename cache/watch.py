@@ -13,7 +13,7 @@ from cache.entities import Entities
 from cache.errors import RunFailed
 from cache.journal import Frames, content_path, has_ended
 from cache.layout import Descriptor, Layout
-from cache.records import BadRecord, Record, decode_record
+from cache.records import Record, decode_record
 
 # Seconds between two looks: a client does not notice the shorter one, and a machine whose every
 # worker waits for a slow run does not notice the longer one.
@@ -49,7 +49,7 @@ class Watch:
         """See what is new; tell whether anything was."""
         try:
             return self._look()
-        except (OSError, BadRecord) as error:
+        except (OSError, ValueError) as error:  # a damaged journal may hold anything
             self.course.fail(RunFailed(f"the run of another process cannot be followed: {error}"))
             return True
 

@@ -57,6 +57,14 @@ def test_what_was_read_back_is_readable_until_its_lease_ends(ours: Publications)
     assert ours.readable(DIGEST, NOW + 299) == {"cdn"}
 
 
+def test_asking_about_later_does_not_change_the_answer_for_now(ours: Publications) -> None:
+    """A publisher asks whether a lease will last; clients are answered for this moment."""
+    ours.record(DIGEST, ["cdn"], NOW, 100)
+    ours.record(DIGEST, ["s3"], NOW, 1000)
+    assert ours.readable(DIGEST, NOW + 500) == {"s3"}
+    assert ours.readable(DIGEST, NOW) == {"cdn", "s3"}
+
+
 def test_the_format_of_the_ledger(ours: Publications, layout: Layout) -> None:
     """Ends of leases in seconds since the epoch; what has ended is dropped when written."""
     ours.record(DIGEST, ["old"], NOW, 1)

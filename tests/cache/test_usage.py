@@ -192,9 +192,7 @@ def test_any_damage_of_the_index_is_mended(
     assert house.usage.evict(0) == 1000 * left
 
 
-def test_damage_that_looks_like_the_disk_is_to_blame_is_mended_at_the_next_start(
-    house: House,
-) -> None:
+def test_damage_for_which_the_disk_is_blamed_is_mended_at_the_next_start(house: House) -> None:
     """Here a format that may only be read, by its header."""
     put(house, 1)
     house.usage.flush()
@@ -202,10 +200,11 @@ def test_damage_that_looks_like_the_disk_is_to_blame_is_mended_at_the_next_start
     body = bytearray(index.read_bytes())
     body[18] = 3
     index.write_bytes(body)
+    put(house, 2)
     with pytest.raises(CacheUnavailable):
         house.usage.flush()
     house.usage.reconcile()
-    assert house.usage.figures() == (1000, 1)
+    assert house.usage.figures() == (2000, 2)
 
 
 def test_an_index_that_cannot_be_used_keeps_what_was_noted(timed: House) -> None:
