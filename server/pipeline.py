@@ -7,12 +7,13 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from cache.cache import Cache
 from cache.entities import OpenEntity
 from cache.flights import CacheUnavailable, Flight
 from cache.records import Part, Record
-from redirects.decision import Decision, Inline, Reason, Redirect
+from redirects.decision import Decision, Reason, Redirect
 from redirects.negotiation import negotiate
 from redirects.targets import Target
 from server.answer import (
@@ -27,12 +28,19 @@ from server.catalogs import Catalogs
 from server.health import Health
 from server.metrics import Metrics
 from server.outcome import Outcome
-from server.publish import Publisher, PublishRefused
+from server.publish import Publisher
 from server.settings import RedirectSettings
 from stores.base import Store, StoreError
 from stores.entity import Entity
 
 _log = logging.getLogger("offramp.pipeline")
+
+
+class _Unpublished(Enum):
+    """There is no location for an entity; would there be one if it were published?"""
+
+    WORTH_IT = auto()
+    USELESS = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,53 +128,57 @@ class Pipeline:
 
     async def _from_record(self, command: Command, record: Record) -> Answer | None:
         """Answer from a record; None if its entity can neither be named nor read any more."""
-        if not record.parts:
-            return Answer(record.head)
-        try:
-            async with asyncio.timeout(self.settings.max_wait):
-                located = await self._located(command, record)
-        except TimeoutError:
-            located = None
-        if located is not None:
-            return located
+        decided = self._decided(command, record)
+        if isinstance(decided, Answer):
+            return decided
+        if decided is _Unpublished.WORTH_IT:
+            try:
+                async with asyncio.timeout(self.settings.max_wait):
+                    located = await self._located(command, record)
+            except TimeoutError:
+                located = None
+            if located is not None:
+                return located
         opened = await self._open(record.parts[0].entity)
         return None if opened is None else Answer(record.head, inline=Stored(opened))
 
     async def _located(self, command: Command, record: Record) -> Answer | None:
         """Answer a record by a location, publishing its entity if that was not done yet."""
+        decided = self._decided(command, record)
+        if decided is _Unpublished.WORTH_IT:
+            await self._publish(record.parts[0])
+            decided = self._decided(command, record)
+        return decided if isinstance(decided, Answer) else None
+
+    def _decided(self, command: Command, record: Record) -> Answer | _Unpublished:
+        """Answer a record by what is known now; asks nobody."""
         if not record.parts:
             return Answer(record.head)
         part = record.parts[0]
+        digest = part.entity.digest
         # A bundle's pack has been read back by the indexer, a record's by us.
-        readable = self.publisher.readable(part.entity.digest) | self.catalogs.readable(
-            part.entity.digest
-        )
+        readable = self.publisher.readable(digest) | self.catalogs.readable(digest)
         decision = self.locate(command, part.entity, readable)
-        if isinstance(decision, Inline) and any(
-            passed.reason is Reason.NOT_PUBLISHED for passed in decision.passed_over
-        ):
-            readable |= await self._publish(part)
-            decision = self.locate(command, part.entity, readable)
         if isinstance(decision, Redirect):
             return Answer(record.head, (Redirected(part, decision.location),))
-        return None
+        unpublished = any(p.reason is Reason.NOT_PUBLISHED for p in decision.passed_over)
+        return _Unpublished.WORTH_IT if unpublished else _Unpublished.USELESS
 
-    async def _publish(self, part: Part) -> frozenset[str]:
-        opened = self.cache.entities.open(part.entity.digest)
+    async def _publish(self, part: Part) -> None:
+        """Put an entity into the store and read it back, if the store will have it."""
+        opened = self.cache.entities.open(part.entity.digest, part.entity.size)
         if opened is None:
-            return frozenset()
+            return
         with opened:  # held open, it is not evicted under the upload
             try:
-                return await self.publisher.publish(
-                    part.entity, self.cache.entities.path(part.entity.digest)
-                )
-            except (PublishRefused, StoreError) as error:
+                path = self.cache.entities.path(part.entity.digest)
+                await self.publisher.publish(part.entity, path)
+            except (StoreError, CacheUnavailable) as error:
                 _log.warning("not published, so sent inline: %s", error)
-                return frozenset()
 
     async def _open(self, entity: Entity) -> OpenEntity | None:
         """The entity as a file of this machine, fetched from the store if need be."""
-        opened = self.cache.entities.open(entity.digest)
+        opened = self.cache.entities.open(entity.digest, entity.size)
         if opened is not None:
             return opened
         try:
@@ -174,7 +186,7 @@ class Pipeline:
         except (StoreError, CacheUnavailable, OSError) as error:
             _log.warning("entity %s cannot be read from the store: %s", entity.digest, error)
             return None
-        return self.cache.entities.open(entity.digest)
+        return self.cache.entities.open(entity.digest, entity.size)
 
 
 async def _growing(flight: Flight) -> Answer:

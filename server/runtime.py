@@ -14,7 +14,7 @@ from redirects.signing import SigningKeys
 from redirects.targets import Target
 from repos.git.program import Git
 from server.catalogs import Catalogs
-from server.git.fetch import Coverage
+from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing
 from server.logs import AccessLog
@@ -48,6 +48,7 @@ class Runtime:
     repositories: Repositories
     pipeline: Pipeline
     coverage: Coverage
+    questions_asked: Questions
     runs: ThreadPoolExecutor
     questions: ThreadPoolExecutor
     streams: asyncio.Semaphore
@@ -111,6 +112,7 @@ class Runtime:
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
             ),
             coverage=Coverage(),
+            questions_asked=Questions(),
             runs=runs,
             questions=questions,
             streams=asyncio.Semaphore(programs),

@@ -62,6 +62,11 @@ def _nothing(object_format: str) -> bytes:
     return PACKFILE + sideband(empty_pack(object_format)) + pktline.FLUSH
 
 
+@functools.lru_cache(maxsize=1024)
+def _uris(locations: tuple[tuple[str, str], ...]) -> bytes:
+    return packfile_uris_section(locations)
+
+
 def wanted_refs_section(wanted: tuple[tuple[bytes, str], ...]) -> bytes:
     """The section that tells what the refs wanted by name are."""
     if not wanted:
@@ -84,13 +89,9 @@ async def send_fetch(
     exchange = request[EXCHANGE]
     if not answer.head.endswith(PACKFILE):
         return plain("git-upload-pack", "result", answer.head + pktline.FLUSH)
-    locations = [(item.part.checksum, item.location.url) for item in answer.redirected]
+    locations = tuple((item.part.checksum, item.location.url) for item in answer.redirected)
     exchange.redirected = sum(item.part.entity.size for item in answer.redirected)
-    sections = (
-        answer.head.removesuffix(PACKFILE)
-        + wanted_refs_section(wanted)
-        + packfile_uris_section(locations)
-    )
+    sections = answer.head.removesuffix(PACKFILE) + wanted_refs_section(wanted) + _uris(locations)
     if answer.inline is None:
         return plain("git-upload-pack", "result", sections + _nothing(object_format))
     response = web.StreamResponse(

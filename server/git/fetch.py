@@ -8,9 +8,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, Self
 
-from cache.flights import Outcome, Run, Sink
+from cache.flights import Outcome, Sink
 from cache.keys import record_key
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client
@@ -26,6 +26,7 @@ from wire.git.v2 import Fetch, encode_fetch
 PACK_MEDIA_TYPE: Final = "application/x-git-packed-objects"
 
 _COVERAGES: Final = 4096
+_QUESTIONS: Final = 512
 _AGENT: Final = "offramp"
 
 Observe = Callable[[float], None]
@@ -63,13 +64,98 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """What a fetch asks, in the one form that all equal ones share.
+
+    Attributes:
+        fetch: sorted, and free of who asks; of its haves only those that the repository has.
+        key: of its record.
+        unadvertised: wants that are no tip of a ref; they may vanish.
+    """
+
+    fetch: Fetch
+    key: str
+    unadvertised: tuple[str, ...]
+
+    @classmethod
+    def of(cls, fetch: Fetch, snapshot: Snapshot, identity: str, *, redirecting: bool) -> Self:
+        """The question that ``fetch`` puts to the repository ``identity`` as it is now.
+
+        Raises:
+            ProtocolError: a ref that is wanted by name is not there.
+        """
+        refs = snapshot.refs
+        named = tuple(_named(snapshot, ref) for ref in fetch.want_refs)
+        asked = replace(
+            fetch,
+            wants=tuple(dict.fromkeys(fetch.wants + named)),
+            want_refs=(),
+            # A redirected pack must stand alone. Without haves there is nothing to be thin against.
+            thin_pack=fetch.thin_pack and bool(fetch.haves) and not redirecting,
+            # Without haves there is nothing to negotiate: upload-pack sends the pack at once.
+            done=fetch.done or not fetch.haves,
+            wait_for_done=fetch.wait_for_done and not fetch.done,
+            include_tag=fetch.include_tag and bool(refs.peeled),
+        ).canonical()
+        key = record_key(
+            "git-v2",
+            identity,
+            encode_fetch(asked),
+            snapshot.config_digest.encode(),
+            refs.tags_digest.encode() if asked.include_tag else b"",
+            refs.digest.encode() if asked.deepen_not else b"",
+        )
+        return cls(asked, key, tuple(oid for oid in asked.wants if oid not in refs.tips))
+
+    @property
+    def is_clone(self) -> bool:
+        """It has nothing yet, and wants whole histories."""
+        asked = self.fetch
+        cut = asked.shallows or asked.deepen_not or asked.deepen_since is not None
+        return bool(asked.wants) and not (asked.haves or cut or asked.deepen is not None)
+
+
+@dataclass(slots=True)
+class Questions:
+    """Remembers what requests meant: a fleet sends the same one again within seconds."""
+
+    _known: OrderedDict[tuple[int, str, str, str, bool], tuple[Fetch, Question]] = field(
+        default_factory=OrderedDict
+    )
+
+    def question(
+        self, fetch: Fetch, snapshot: Snapshot, identity: str, *, redirecting: bool
+    ) -> Question:
+        """As :meth:`Question.of`; remembered for requests that are the same object.
+
+        Small bodies are parsed once, so equal ones are. The request is kept with its question:
+        another object cannot have its ``id`` as long as it is.
+        """
+        key = (id(fetch), identity, snapshot.refs.digest, snapshot.config_digest, redirecting)
+        known = self._known.get(key)
+        if known is None:
+            known = (fetch, Question.of(fetch, snapshot, identity, redirecting=redirecting))
+            self._known[key] = known
+            while len(self._known) > _QUESTIONS:
+                self._known.popitem(last=False)
+        return known[1]
+
+
+def _named(snapshot: Snapshot, ref: bytes) -> str:
+    oid = snapshot.refs.oid(ref)
+    if oid is None:
+        raise ProtocolError(f"unknown ref {ref.decode(errors='replace')}")
+    return oid
+
+
+@dataclass(frozen=True, slots=True)
 class FetchCommand:
     """One v2 fetch of one client.
 
     Attributes:
         git: the repository.
         snapshot: what it advertised when the command came.
-        fetch: the request; of its haves only those that the repository has.
+        question: what is asked of it.
         client: who asks.
         acceptance: which locations it accepts.
         coverage: what is known of bundles and wants.
@@ -78,7 +164,7 @@ class FetchCommand:
 
     git: GitRepository
     snapshot: Snapshot
-    fetch: Fetch
+    question: Question
     client: Client
     acceptance: Acceptance
     coverage: Coverage
@@ -99,90 +185,55 @@ class FetchCommand:
 
     async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:
         """The newest bundle that covers this fetch and can be redirected, and what is newer."""
-        question = self._question()
-        if not self._is_clone(question):
+        question = self.question
+        asked = question.fetch
+        if not bundles or not question.is_clone or not asked.ofs_delta:
             return Plan(None, self._execution(question))
-        wants = frozenset(question.wants)
+        wants = frozenset(asked.wants)
         for bundle in bundles:
-            if bundle.filter != question.filter or not question.ofs_delta:
+            if bundle.filter != asked.filter:
                 continue
             decision = locate(bundle.pack.entity, frozenset(bundle.readable))
             whole = wants <= frozenset(bundle.tips)
             if not whole and not isinstance(decision, Redirect):
                 continue
-            if not await self.coverage.covers(self.git, bundle, wants, question.include_tag):
+            if not await self.coverage.covers(self.git, bundle, wants, asked.include_tag):
                 continue
             if isinstance(decision, Redirect):
                 covered = Redirected(bundle.pack, decision.location)
                 if whole:
                     return Plan(covered, None, head=PACKFILE)
-                newer = replace(question, haves=bundle.tips, done=True)
-                return Plan(covered, self._execution(newer))
+                return Plan(covered, self._execution(self._newer(bundle)))
             same = (PACKFILE, bundle.pack)
             return Plan(None, replace(self._execution(question), same_as=same))
         return Plan(None, self._execution(question))
 
-    def _question(self) -> Fetch:
-        """The request in the one form that all equal ones share."""
-        refs = self.snapshot.refs
-        named = tuple(self._named(ref) for ref in self.fetch.want_refs)
-        # A redirected pack must stand alone. Without haves there is nothing to be thin against.
-        thin = self.fetch.thin_pack and bool(self.fetch.haves) and not self.acceptance.protocols
-        question = replace(
-            self.fetch,
-            wants=tuple(dict.fromkeys(self.fetch.wants + named)),
-            want_refs=(),
-            thin_pack=thin,
-            # Without haves there is nothing to negotiate: upload-pack sends the pack at once.
-            done=self.fetch.done or not self.fetch.haves,
-            wait_for_done=self.fetch.wait_for_done and not self.fetch.done,
-            include_tag=self.fetch.include_tag and bool(refs.peeled),
+    def _newer(self, bundle: Bundle) -> Question:
+        """What the client lacks when it has ``bundle``."""
+        rest = replace(self.question.fetch, haves=bundle.tips, done=True)
+        return Question.of(rest, self.snapshot, self.identity, redirecting=True)
+
+    def _execution(self, question: Question) -> Execution:
+        return Execution(
+            question.key,
+            functools.partial(self._run, question),
+            functools.partial(self._valid, question),
         )
-        return question.canonical()
 
-    def _named(self, ref: bytes) -> str:
-        oid = self.snapshot.refs.oid(ref)
-        if oid is None:
-            raise ProtocolError(f"unknown ref {ref.decode(errors='replace')}")
-        return oid
-
-    @staticmethod
-    def _is_clone(question: Fetch) -> bool:
-        shallow = (
-            question.shallows
-            or question.deepen is not None
-            or question.deepen_since is not None
-            or question.deepen_not
-        )
-        return bool(question.wants) and not question.haves and not shallow
-
-    def _execution(self, question: Fetch) -> Execution:
-        refs = self.snapshot.refs
-        key = record_key(
-            self.dialect,
-            self.git.identity,
-            encode_fetch(question),
-            self.snapshot.config_digest.encode(),
-            refs.tags_digest.encode() if question.include_tag else b"",
-            refs.digest.encode() if question.deepen_not else b"",
-        )
-        return Execution(key, self._run(question), functools.partial(self._valid, question))
-
-    async def _valid(self, question: Fetch) -> bool:
+    async def _valid(self, question: Question) -> bool:
         """A record must not outlive the objects that it answers for."""
-        unadvertised = [oid for oid in question.wants if oid not in self.snapshot.refs.tips]
+        unadvertised = question.unadvertised
+        if not unadvertised:
+            return True
         return len(await self.git.presence.existing(unadvertised)) == len(unadvertised)
 
-    def _run(self, question: Fetch) -> Run:
-        request = encode_fetch(question, _AGENT)
-
-        def run(sink: Sink) -> Outcome:
-            began = time.monotonic()
-            fetched = fetch_v2(self.git, self.snapshot, request, AnswerSink(sink))
-            self.observe(time.monotonic() - began)
-            return outcome_of(fetched, PACK_MEDIA_TYPE)
-
-        return run
+    def _run(self, question: Question, sink: Sink) -> Outcome:
+        """Have git answer the question; blocks."""
+        began = time.monotonic()
+        request = encode_fetch(question.fetch, _AGENT)
+        fetched = fetch_v2(self.git, self.snapshot, request, AnswerSink(sink))
+        self.observe(time.monotonic() - began)
+        return outcome_of(fetched, PACK_MEDIA_TYPE)
 
 
 @dataclass(slots=True)

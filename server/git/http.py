@@ -53,11 +53,21 @@ async def _parse(body: bytes) -> v2.Request | None:
     return await asyncio.to_thread(v2.parse_request, body)
 
 
-def _protocol(request: web.Request) -> int:
-    """The highest protocol version that the client's ``Git-Protocol`` header asks for."""
-    words = request.headers.get("Git-Protocol", "").split(":")
+@functools.lru_cache(maxsize=64)
+def _acceptance(protocols: tuple[str, ...]) -> Acceptance:
+    return Acceptance(frozenset(protocols))
+
+
+@functools.lru_cache(maxsize=64)
+def _version(git_protocol: str) -> int:
+    """The highest protocol version that a ``Git-Protocol`` header asks for."""
+    words = git_protocol.split(":")
     versions = [w.removeprefix("version=") for w in words if w.startswith("version=")]
     return max((int(version) for version in versions if version in {"1", "2"}), default=0)
+
+
+def _protocol(request: web.Request) -> int:
+    return _version(request.headers.get("Git-Protocol", ""))
 
 
 def _text(status: int, message: str) -> web.Response:
@@ -173,6 +183,8 @@ class GitHttp:
 
     async def _body(self, request: web.Request) -> bytes:
         """The request's body, decompressed; bounded in size and time."""
+        if request.content.is_eof():  # it came with the head; a timer would cost more than it
+            return await request.read()
         try:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):
                 return await request.read()
@@ -232,14 +244,19 @@ class GitHttp:
         for feature, used in (("filter", fetch.filter), ("ref-in-want", fetch.want_refs)):
             if used and feature not in features:
                 raise ProtocolError(f"the client asks for '{feature}', which was not advertised")
+        exchange = request[EXCHANGE]
+        redirecting = self.runtime.settings.redirect.enabled and bool(fetch.packfile_uris)
         common = await self._common(repository, snapshot, fetch.haves)
         if fetch.haves and not common and not fetch.done:
             # Nothing in common yet, as git says it; the client goes on telling what it has.
-            request[EXCHANGE].outcome = Outcome.HIT
+            exchange.outcome = Outcome.HIT
             nak = pktline.text(b"acknowledgments") + pktline.text(b"NAK") + pktline.FLUSH
             return answers.plain(UPLOAD_PACK, "result", nak)
-        accepts = Acceptance(frozenset(fetch.packfile_uris))
-        exchange = request[EXCHANGE]
+        if common != fetch.haves:
+            fetch = replace(fetch, haves=common)
+        question = self.runtime.questions_asked.question(
+            fetch, snapshot, repository.identity, redirecting=redirecting
+        )
 
         def observe(seconds: float) -> None:
             self.runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds)
@@ -247,9 +264,9 @@ class GitHttp:
         command = FetchCommand(
             git=repository,
             snapshot=snapshot,
-            fetch=replace(fetch, haves=common) if common != fetch.haves else fetch,
+            question=question,
             client=self._client(request),
-            acceptance=accepts if self.runtime.settings.redirect.enabled else ACCEPTS_NOTHING,
+            acceptance=_acceptance(fetch.packfile_uris) if redirecting else ACCEPTS_NOTHING,
             coverage=self.runtime.coverage,
             observe=observe,
         )
