@@ -165,23 +165,32 @@ async def load(store: Store, repository: str) -> tuple[Catalog, str] | None:
         CatalogError: the document is no catalog, or that of another repository.
         stores.base.StoreUnavailable: the store did not answer.
     """
-    name = catalog_name(repository)
-    document = await store.read_document(name)
+    document = await store.read_document(catalog_name(repository))
     if document is None:
         return None
+    return read(document.body, repository, store.name), document.version
+
+
+def read(body: bytes, repository: str, store: str) -> Catalog:
+    """Read the document of ``repository`` that the store named ``store`` gave.
+
+    Raises:
+        CatalogError: it is no catalog, or that of another repository.
+    """
+    name = catalog_name(repository)
     try:
-        catalog = parse(document.body)
+        catalog = parse(body)
     except CatalogError as error:
         raise CatalogError(
-            f"{store.name}, {name}: {error}; use the version of Offramp that wrote it, or remove"
+            f"{store}, {name}: {error}; use the version of Offramp that wrote it, or remove"
             " it to have it made again"
         ) from error
     if catalog.repository != repository:
         raise CatalogError(
-            f"{store.name}, {name}: it is the catalog of {catalog.repository!r}, not of"
+            f"{store}, {name}: it is the catalog of {catalog.repository!r}, not of"
             f" {repository!r}; remove it to have it made again"
         )
-    return catalog, document.version
+    return catalog
 
 
 def encode(catalog: Catalog) -> bytes:

@@ -166,7 +166,8 @@ class _Shell:
             return web.Response(status=404, text="There is no such repository here.\n")
         exchange = request[EXCHANGE]
         exchange.repository = repository.name
-        exchange.command = "bundle-list"
+        exchange.dialect, exchange.command = "git-v2", "bundle-list"
+        exchange.outcome = Outcome.HIT
         settings = self.runtime.settings
         client = client_of(request, settings.public_url, settings.listen)
         try:

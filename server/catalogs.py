@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from indexer.catalog import Bundle, CatalogError, load
+from indexer.catalog import Bundle, CatalogError, catalog_name, read
 from stores.base import Store, StoreError
 
 _log = logging.getLogger("offramp.catalogs")
@@ -26,6 +26,7 @@ class _Watched:
     asked: float = 0.0
     loading: asyncio.Task[None] | None = None
     loaded: bool = False
+    version: str = ""
 
 
 @dataclass(slots=True)
@@ -77,16 +78,26 @@ class Catalogs:
 
     async def _load(self, repository: str, watched: _Watched) -> None:
         try:
-            loaded = await load(self.store, repository)
+            await self._read(repository, watched)
         except (StoreError, CatalogError) as error:
             # The old bundles stay valid: what a catalog named is deleted long after it is not.
             _log.warning("catalog of %s: %s", repository, error)
-        else:
-            bundles = () if loaded is None else loaded[0].bundles
-            watched.bundles = tuple(sorted(bundles, key=lambda b: b.created, reverse=True))
-            for bundle in bundles:
-                for digest, fingerprints in bundle.readable_entities():
-                    self._readable[digest] = frozenset(fingerprints)
         finally:
             watched.loaded = True
             watched.loading = None
+
+    async def _read(self, repository: str, watched: _Watched) -> None:
+        document = await self.store.read_document(catalog_name(repository))
+        version = "" if document is None else document.version
+        if version == watched.version:
+            return
+        bundles: tuple[Bundle, ...] = ()
+        if document is not None:
+            # With a hundred thousand refs it is 10 MB of JSON.
+            catalog = await asyncio.to_thread(read, document.body, repository, self.store.name)
+            bundles = catalog.bundles
+        watched.version = version
+        watched.bundles = tuple(sorted(bundles, key=lambda b: b.created, reverse=True))
+        for bundle in bundles:
+            for digest, fingerprints in bundle.readable_entities():
+                self._readable[digest] = frozenset(fingerprints)

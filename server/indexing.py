@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -124,9 +125,13 @@ def _run(settings: Settings) -> None:
 
 @dataclass(slots=True)
 class Indexing:
-    """Indexes again and again while serving: at an interval, and soon after a push."""
+    """Indexes again and again while serving: at an interval, and soon after a push.
+
+    ``done`` is called after each run.
+    """
 
     settings: Settings
+    done: Callable[[], Awaitable[None]]
     _pushed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def pushed(self) -> None:
@@ -159,6 +164,7 @@ class Indexing:
             await asyncio.to_thread(process.join)
         if process.exitcode != 0:
             _log.error("indexing ended with exit code %s", process.exitcode)
+        await self.done()
 
 
 async def _ended(sentinel: int) -> None:

@@ -89,7 +89,7 @@ class Runtime:
         catalogs = Catalogs(store, settings.git.catalog_refresh)
         health = Health(store, targets, publisher.read_back)
         git = Git(settings.limits.program_time)
-        indexing = Indexing(settings) if index else None
+        indexing = Indexing(settings, catalogs.refresh_all) if index else None
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
         if indexing is not None:
             runners.append(indexing.run())

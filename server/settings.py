@@ -57,7 +57,7 @@ def _http_url(value: object) -> object:
 
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
 BaseUrl = Annotated[str, BeforeValidator(_http_url)]
 
 
@@ -212,7 +212,7 @@ class GitSettings(_Section):
         " set uploadpack.allowFilter.",
     )
     catalog_refresh: Duration = Field(
-        5.0, gt=0, description="How often the catalog of a repository is read again."
+        15.0, gt=0, description="How often the catalog of a repository is read again."
     )
 
     def may_push(self, name: str) -> bool:

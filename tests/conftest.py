@@ -61,7 +61,7 @@ Git = Callable[..., Awaitable[Finished]]
 
 @pytest.fixture
 def git() -> Git:
-    """Run stock git beside the server, as in ``await git("clone", url, cwd=tmp_path)``.
+    """Run stock git beside the server; called with its arguments, and ``cwd``.
 
     A non-zero exit fails the test unless ``check=False``.
     """
@@ -134,9 +134,9 @@ Serve = Callable[..., Awaitable[Served]]
 
 @pytest.fixture
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
-    """Start a server on a free port, as in ``served = await serve(root, git={"push": ["*"]})``.
+    """Start servers on free ports; called with ROOT, and settings as keyword arguments.
 
-    Keyword arguments are settings. Unless they say otherwise, even tiny packs are redirected. A
+    Unless told otherwise, even tiny packs are redirected. A
     server that is given an earlier one's ``data`` finds what that one left.
     """
     stops: list[Callable[[], Awaitable[Any]]] = []

@@ -23,6 +23,10 @@ V2: Final = {"GIT_PROTOCOL": "version=2"}
 # A change of configuration may take this long to be noticed; one of a ref is noticed at once.
 CONFIG_SECONDS: Final = 1.0
 
+# Requests that come within this time share one look at the files. Nobody can have been told of a
+# change, and have asked us for it, in less.
+LOOK_SECONDS: Final = 0.001
+
 _REF_FILES: Final = ("HEAD", "packed-refs", "reftable/tables.list")
 _CONFIG_KEYS: Final = r"^(uploadpack\.allowfilter|http\.(uploadpack|receivepack))$"
 _TRUE: Final = {"", "true", "yes", "on", "1"}
@@ -37,6 +41,7 @@ class Snapshot:
 
     Attributes:
         capabilities: stock git's own, for protocol v2.
+        object_format: ``sha1`` or ``sha256``.
         refs: the advertised refs, hidden ones left out.
         config: ``-c`` settings with which git is run for clients of this repository.
         config_digest: changes whenever the repository's configuration or grafts may have.
@@ -45,16 +50,12 @@ class Snapshot:
     """
 
     capabilities: Capabilities
+    object_format: str
     refs: Refs
     config: tuple[tuple[str, str], ...]
     config_digest: str
     readable: bool
     pushable: bool | None
-
-    @property
-    def object_format(self) -> str:
-        """``sha1`` or ``sha256``."""
-        return self.capabilities.object_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,7 @@ class GitRepository:
     _refreshing: asyncio.Task[Snapshot] | None = None
     _begun: int = 0
     _answered: int = 0
+    _looked: float = 0.0
     _config_seen: tuple[Stamp, ...] = ()
     _config_checked: float = 0.0
 
@@ -120,11 +122,15 @@ class GitRepository:
         Raises:
             GitFailed: git refuses the repository (its message says why).
         """
+        now = time.monotonic()
+        if self._snapshot is not None and now < self._looked + LOOK_SECONDS:
+            return self._snapshot
         arrived = self._begun
         while True:
             seen = self._stamps()
             fresh = seen == self._seen or self._answered > arrived
             if self._snapshot is not None and fresh:
+                self._looked = now
                 return self._snapshot
             if self._refreshing is None:
                 self._begun += 1
@@ -207,6 +213,7 @@ class GitRepository:
         )
         return Snapshot(
             capabilities=advertised.capabilities,
+            object_format=advertised.capabilities.object_format,
             refs=parse_ls_refs(body),
             config=advertised.config,
             config_digest=repr(config_stamps[:3]),

@@ -189,6 +189,8 @@ class FetchCommand:
         asked = question.fetch
         if not bundles or not question.is_clone or not asked.ofs_delta:
             return Plan(None, self._execution(question))
+        if not await self._valid(question):
+            return Plan(None, self._execution(question))  # git says what it says of such wants
         wants = frozenset(asked.wants)
         for bundle in bundles:
             if bundle.filter != asked.filter:

@@ -70,6 +70,13 @@ def _protocol(request: web.Request) -> int:
     return _version(request.headers.get("Git-Protocol", ""))
 
 
+def _check_advertised(snapshot: Snapshot, fetch: v2.Fetch) -> None:
+    features = snapshot.capabilities.fetch_features
+    for feature, used in (("filter", fetch.filter), ("ref-in-want", fetch.want_refs)):
+        if used and feature not in features:
+            raise ProtocolError(f"the client asks for '{feature}', which was not advertised")
+
+
 def _text(status: int, message: str) -> web.Response:
     """An answer for people; stock git prints a text/plain body after ``remote:``."""
     return web.Response(status=status, text=f"{message}\n", headers=answers.NO_CACHE)
@@ -240,10 +247,8 @@ class GitHttp:
             # As upload-pack: who wants nothing is told nothing.
             request[EXCHANGE].outcome = Outcome.HIT
             return answers.plain(UPLOAD_PACK, "result", b"")
-        features = snapshot.capabilities.fetch_features
-        for feature, used in (("filter", fetch.filter), ("ref-in-want", fetch.want_refs)):
-            if used and feature not in features:
-                raise ProtocolError(f"the client asks for '{feature}', which was not advertised")
+        if fetch.filter or fetch.want_refs:
+            _check_advertised(snapshot, fetch)
         exchange = request[EXCHANGE]
         redirecting = self.runtime.settings.redirect.enabled and bool(fetch.packfile_uris)
         common = await self._common(repository, snapshot, fetch.haves)
