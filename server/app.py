@@ -103,7 +103,7 @@ class _Shell:
         except Exception:  # noqa: BLE001 - it is logged, and the client is told
             exchange.outcome = Outcome.ERROR
             _log.exception("request %s failed", exchange.request_id)
-            if request.transport is None or request.writer.output_size:
+            if exchange.begun:
                 # The answer has begun: breaking off is the only way left to say that it failed.
                 raise ConnectionResetError("failed in mid-answer") from None
             return web.Response(

@@ -24,6 +24,7 @@ class Exchange:
         repository: served name, once it is known to exist; it becomes a label.
         dialect, command: as in the metrics.
         outcome: how it was answered.
+        begun: an answer is under way, so no other can be given in its place.
         sent: bytes of content sent.
         redirected: bytes of content named by a location.
     """
@@ -33,6 +34,7 @@ class Exchange:
     dialect: str = ""
     command: str = ""
     outcome: Outcome | None = None
+    begun: bool = False
     sent: int = 0
     redirected: int = 0
 

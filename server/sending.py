@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import Reader
+from server.exchange import EXCHANGE
 from wire.git.response import FRAME_PAYLOAD, KEEPALIVE, framed_size, sideband
 
 # Packets in one write. Larger writes cost fewer trips through the event loop, but each client that
@@ -105,7 +106,7 @@ class Sender:
 
     Attributes:
         request: which is answered.
-        response: prepared.
+        response: which is sent.
         stall_time: seconds for which the client may take nothing.
         sent: bytes written so far.
     """
@@ -114,6 +115,11 @@ class Sender:
     response: web.StreamResponse
     stall_time: float
     sent: int = 0
+
+    async def begin(self) -> None:
+        """Send the response's head; from here on an error can only break it off."""
+        self.request[EXCHANGE].begun = True
+        await self.response.prepare(self.request)
 
     async def write(self, data: bytes | memoryview) -> None:
         """Send, waiting for the client where it is slow.

@@ -13,6 +13,7 @@ from repos.git.program import GitFailed
 from repos.git.upload_pack import Refused
 from server.answer import Answer, Growing, Stored
 from server.exchange import EXCHANGE, Exchange
+from server.outcome import Outcome
 from server.sending import Sender
 from wire.git import pktline
 from wire.git.pack import empty_pack
@@ -104,12 +105,12 @@ async def send_fetch(
             response.content_length = (
                 len(sections) + len(PACKFILE) + framed_size(entity.size) + len(pktline.FLUSH)
             )
-            await response.prepare(request)
+            await sender.begin()
             await sender.write(sections + PACKFILE)
             await sender.framed_file(entity.fd, entity.size)
             await sender.write(pktline.FLUSH)
     else:
-        await response.prepare(request)
+        await sender.begin()
         await sender.write(sections + PACKFILE)
         await _along(sender, answer.inline, exchange)
     await response.write_eof()
@@ -123,13 +124,14 @@ async def _along(sender: Sender, growing: Growing, exchange: Exchange) -> None:
             await sender.framed_growing(reader)
     except (ConnectionError, TimeoutError):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the client is told on its band
         _log.warning("request %s failed in mid-answer: %s", exchange.request_id, error)
+        exchange.outcome = Outcome.ERROR
         await sender.write(band_error(explain(error, exchange.request_id)))
-        raise
+    else:
+        await sender.write(pktline.FLUSH)
     finally:
         exchange.sent = sender.sent - before
-    await sender.write(pktline.FLUSH)
 
 
 async def send_raw(request: web.Request, answer: Answer, stall_time: float) -> web.StreamResponse:
@@ -143,17 +145,17 @@ async def send_raw(request: web.Request, answer: Answer, stall_time: float) -> w
         case Stored(entity=opened):
             with opened as entity:
                 response.content_length = entity.size
-                await response.prepare(request)
+                await sender.begin()
                 await sender.raw_file(entity.fd, entity.size)
         case Growing(flight=flight):
             # Nothing is sent before the run has ended well or said something: an error can then
             # still be told by git's own status.
             async with flight.reader() as reader:
                 await reader.extent(0)
-                await response.prepare(request)
+                await sender.begin()
                 await sender.raw_growing(reader)
         case None:
-            await response.prepare(request)
+            await sender.begin()
     exchange.sent = sender.sent
     await response.write_eof()
     return response

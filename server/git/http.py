@@ -181,8 +181,9 @@ class GitHttp:
             exchange.dialect, exchange.command = "git-v0", "fetch"
             return await self._v0(request, repository, snapshot, body, protocol)
         except (ProtocolError, Refused, GitFailed) as error:
-            if exchange.sent:
-                raise  # the answer has begun, and has told its client
+            if exchange.begun:
+                # In these protocols only a broken connection says that an answer is not whole.
+                raise ConnectionResetError(str(error)) from error
             exchange.outcome = Outcome.ERROR
             if isinstance(error, GitFailed):
                 _log.error("request %s, %s: %s", exchange.request_id, repository.name, error)
@@ -424,19 +425,19 @@ class GitHttp:
             pieces = stream(repository.git, args, body, config=config, protocol=protocol)
             try:
                 async for piece in pieces:
-                    if not response.prepared:
-                        await response.prepare(request)
+                    if not exchange.begun:
+                        await sender.begin()
                     await sender.write(piece)
             except GitFailed as failure:
                 exchange.outcome = Outcome.ERROR
                 _log.error("request %s, %s: %s", exchange.request_id, repository.name, failure)
-                if not response.prepared:
+                if not exchange.begun:
                     return answers.refusal(service, "result", failure, exchange)
             finally:
                 exchange.sent = sender.sent
                 await pieces.aclose()  # type: ignore[attr-defined]
-        if not response.prepared:
-            await response.prepare(request)
+        if not exchange.begun:
+            await sender.begin()
         await response.write_eof()
         return response
 
