@@ -1,0 +1,321 @@
+# Law of this file: what the documentation says can be done is done here, and what it names exists.
+#
+# In README.md and docs/, fenced blocks of `toml` are loaded, those of `sh run` are run, in order,
+# in one directory, while that of `sh serve` goes on beside them.
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+import pytest
+
+from cli.main import offramp
+from cli.setting_list import sections
+from server.metrics import Metrics
+from server.outcome import Outcome
+from server.settings import load
+
+ROOT: Final = Path(__file__).parents[2]
+README: Final = ROOT / "README.md"
+PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
+OPERATIONS: Final = (ROOT / "docs/operations.md").read_text()
+
+# What the README's own repository and address are replaced with.
+EXAMPLE_URL: Final = "https://git.example.org/project.git"
+EXAMPLE_ADDRESS: Final = "127.0.0.1:8417"
+
+_FENCED: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INDENTED: Final = re.compile(r"(?:^ {4}.*\n)+", re.MULTILINE)
+_SPAN: Final = re.compile(r"`([^`\n]+)`")
+_LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block."""
+
+    page: Path
+    kind: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page.name}: {self.text.strip().splitlines()[0]}"
+
+
+def blocks(*kinds: str) -> list[Block]:
+    """The fenced blocks of these kinds, of all pages."""
+    return [
+        Block(page, found[1], found[2])
+        for page in PAGES
+        for found in _FENCED.finditer(page.read_text())
+        if found[1] in kinds
+    ]
+
+
+def code(page: Path) -> Iterator[str]:
+    """Lines of code blocks, and spans of code in the text."""
+    text = page.read_text()
+    for found in _FENCED.finditer(text):
+        yield from found[2].splitlines()
+    text = _FENCED.sub("", text)
+    for found in _INDENTED.finditer(text):
+        yield from found[0].splitlines()
+    yield from _SPAN.findall(_INDENTED.sub("\n", text))
+
+
+def page_name(page: Path) -> str:
+    """A page's name."""
+    return page.name
+
+
+# --- commands ------------------------------------------------------------------------------
+
+
+def commands(page: Path) -> Iterator[str]:
+    """What follows the word ``offramp`` on each line of code that calls it."""
+    for line in code(page):
+        # Behind a pipe, or what comments and redirects, another program's words begin.
+        for part in re.split(r"[|&;<>#…]", line):
+            found = re.search(r"(?:^|[\s/])offramp\s+(\S.*)", part)
+            if found:
+                yield found[1]
+
+
+def test_the_pages_call_offramp() -> None:
+    """The search for commands finds them."""
+    found = set(commands(README))
+    assert {"index repos", "serve repos", "bundles", "doctor --config offramp.toml"} <= found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_commands_and_options_exist(page: Path) -> None:
+    """Every subcommand and option that is written down is one."""
+    wrong = [text for text in commands(page) if not is_command(text)]
+    assert wrong == []
+
+
+def is_command(text: str) -> bool:
+    """Tell whether ``offramp`` followed by ``text`` could be run."""
+    command: click.Command = offramp
+    context = click.Context(command)
+    for word in shlex.split(text):
+        if isinstance(command, click.Group) and not word.startswith("-"):
+            found = command.get_command(context, word)
+            if found is None:
+                return False
+            command = found
+        elif word.startswith("-"):
+            names = {
+                name
+                for parameter in command.get_params(context)
+                for name in (*parameter.opts, *parameter.secondary_opts)
+            }
+            if word.partition("=")[0] not in names | {"--help"}:
+                return False
+    return command is not offramp or "--" in text
+
+
+# --- settings ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_settings_files_load(block: Block, tmp_path: Path) -> None:
+    """Every settings file that is shown can be used as it is."""
+    file = tmp_path / "offramp.toml"
+    file.write_text(block.text)
+    load(file)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_settings_exist(page: Path) -> None:
+    """Every setting, and every variable, that is named is one."""
+    known = {
+        setting.path.replace("[]", "") for section in sections() for setting in section.settings
+    }
+    tables = {path.partition(".")[0] for path in known if "." in path}
+    variables = {"OFFRAMP_" + path.replace(".", "__").upper() for path in known} | {
+        "OFFRAMP_CONFIG",
+        "OFFRAMP_",
+    }
+    text = page.read_text()
+    wrong = []
+    for span in _SPAN.findall(_FENCED.sub("", text)):
+        found = re.fullmatch(r"([a-z_]+)\.([a-z_]+)(?: = .*)?", span)
+        if found and found[1] in tables and f"{found[1]}.{found[2]}" not in known:
+            wrong.append(span)
+    wrong += [name for name in re.findall(r"\bOFFRAMP_[A-Z_]*", text) if name not in variables]
+    assert wrong == []
+
+
+# --- names ---------------------------------------------------------------------------------
+
+
+def metric_names() -> set[str]:
+    """Names under which the figures are scraped."""
+    rendered = Metrics()
+    rendered.response("r", "d", "c", Outcome.HIT)
+    rendered.content("r", "d", "inline", 1)
+    rendered.executed("r", "d", "c")
+    rendered.execution("r", "d", "c", 1.0)
+    body, _ = rendered.render()
+    samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
+    return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_metrics_exist(page: Path) -> None:
+    """Every metric that is named is kept."""
+    named = set(re.findall(r"\bofframp_[a-z_]+", page.read_text()))
+    assert named <= metric_names()
+
+
+def test_every_metric_is_documented() -> None:
+    """Every metric, and every outcome, is explained in operations.md."""
+    missing = [name for name in metric_names() if f"| `{name}` |" not in OPERATIONS]
+    missing += [outcome for outcome in Outcome if f"| `{outcome}` |" not in OPERATIONS]
+    assert missing == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every link to a file of ours leads to it, and every anchor to a heading."""
+    broken = []
+    for link in _LINK.findall(page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def anchors(page: Path) -> set[str]:
+    """What can follow ``#``: headings in lower case, with dashes, and without punctuation."""
+    headings = re.findall(r"^#+ (.*)$", _FENCED.sub("", page.read_text()), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_readme_links_every_page() -> None:
+    """Whoever reads the README finds every other page."""
+    linked = set(_LINK.findall(README.read_text()))
+    unlinked = [page.name for page in PAGES[1:] if f"docs/{page.name}" not in linked]
+    assert unlinked == []
+
+
+# --- what is run ---------------------------------------------------------------------------
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's repository, large enough to be redirected."""
+    path = tmp_path / "project"
+    git = ("git", "-C", str(path))
+    subprocess.run(("git", "init", "-q", str(path)), check=True)
+    (path / "noise").write_bytes(os.urandom(200_000))
+    subprocess.run((*git, "add", "noise"), check=True)
+    subprocess.run((*git, "commit", "-qm", "first"), check=True)
+    return path
+
+
+def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
+    """The lines of the README, one after another, lead to a redirected clone."""
+    here = tmp_path / "here"
+    here.mkdir()
+    address = f"127.0.0.1:{free_port()}"
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    entry = programs / "offramp"
+    entry.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
+    entry.chmod(0o755)
+    environ = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OFFRAMP_LISTEN": address,
+    }
+    output = ""
+    server: subprocess.Popen[str] | None = None
+    log = tmp_path / "log"
+    try:
+        for block in [block for block in blocks("sh run", "sh serve") if block.page == README]:
+            text = block.text.replace(EXAMPLE_URL, str(project)).replace(EXAMPLE_ADDRESS, address)
+            if block.kind == "sh serve":
+                server = serving(text, here, environ, log)
+            else:
+                shell = ("bash", "-euo", "pipefail", "-c", text)
+                output += subprocess.run(
+                    shell, cwd=here, env=environ, capture_output=True, text=True, check=True
+                ).stdout
+    finally:
+        if server is not None:
+            server.terminate()
+            server.communicate()
+    assert "fetch redirect" in log.read_text()
+    assert "GET /-/blobs/" in output  # git's own word
+    assert re.search(r'offramp_bytes_total\{.*path="redirected"', output)
+    assert (here / "again/noise").read_bytes() == (project / "noise").read_bytes()
+
+
+def serving(text: str, here: Path, environ: dict[str, str], log: Path) -> subprocess.Popen[str]:
+    """Start the server; it is ready when it has printed a line that clones."""
+    with log.open("w") as stderr:
+        server = subprocess.Popen(
+            shlex.split(text),
+            cwd=here,
+            env=environ,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert server.stdout is not None
+    for line in server.stdout:
+        if " clone " in line:
+            return server
+    server.wait()
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.nginx
+@pytest.mark.skipif(
+    shutil.which("nginx") is None and "CI" not in os.environ, reason="nginx is not installed"
+)
+@pytest.mark.parametrize("block", blocks("nginx"), ids=str)
+def test_nginx_takes_the_configuration(block: Block, tmp_path: Path) -> None:
+    """A stock nginx finds nothing wrong with what is written for it."""
+    text = re.sub(r"listen \d+( ssl)?;", f"listen 127.0.0.1:{free_port()};", block.text)
+    # A test has no certificate.
+    text = re.sub(r"ssl_certificate(_key)? .*;", "", text)
+    file = tmp_path / "nginx.conf"
+    file.write_text(
+        f"pid {tmp_path}/pid;\nerror_log {tmp_path}/error.log;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{text}}}\n"
+    )
+    finished = subprocess.run(
+        ("nginx", "-t", "-p", str(tmp_path), "-c", str(file)),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin"},
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "[warn]" not in finished.stderr
