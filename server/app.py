@@ -7,12 +7,12 @@ import logging
 import time
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import unquote
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
-from server.exchange import EXCHANGE, Exchange, client_of
+from server.exchange import EXCHANGE, REQUEST_ID, Exchange, client_of
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
 from server.git.http import GitHttp
@@ -23,6 +23,9 @@ from server.sending import Stalled
 from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
+
+# Longer than a client pauses between the requests of one fetch, and than most proxies wait.
+KEEPALIVE_SECONDS: Final = 75.0
 
 BLOBLESS: Final = "blob:none"
 
@@ -48,6 +51,30 @@ def make_app(runtime: Runtime) -> web.Application:
     return app
 
 
+def make_runner(runtime: Runtime, *, stop_seconds: float) -> web.AppRunner:
+    """The application, ready to be put on sockets.
+
+    ``stop_seconds``: how long requests that run may go on when it is told to stop.
+    """
+    return web.AppRunner(
+        make_app(runtime),
+        access_log=None,
+        logger=_http_log,
+        shutdown_timeout=stop_seconds,
+        keepalive_timeout=KEEPALIVE_SECONDS,
+    )
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """A request that is no HTTP is its sender's fault, and gets a 400; it is no error of ours."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+
+
+_http_log = logging.getLogger("offramp.http")
+_http_log.addFilter(_is_ours)
+
+
 @dataclass(frozen=True, slots=True)
 class _Shell:
     """What is around the handlers, and the routes of our own."""
@@ -58,7 +85,7 @@ class _Shell:
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Name, answer, count and log one request."""
         began = time.perf_counter()
-        exchange = Exchange(request_id(request.headers.get("X-Request-Id")))
+        exchange = Exchange(request_id(request.headers.get(REQUEST_ID)))
         request[EXCHANGE] = exchange
         status = 500
         try:
@@ -66,6 +93,7 @@ class _Shell:
             status = response.status
         except web.HTTPException as error:
             status = error.status
+            error.headers[REQUEST_ID] = exchange.request_id
             raise
         except (ConnectionError, Stalled, TimeoutError) as error:
             status = 499  # nginx's word for a client that went away
@@ -100,6 +128,11 @@ class _Shell:
             response = await handler(request)
         except (web.HTTPException, ConnectionError, Stalled, TimeoutError):
             raise
+        except web.RequestPayloadError as error:
+            # It was not what its Content-Encoding or Transfer-Encoding said.
+            exchange.outcome = Outcome.ERROR
+            _log.info("request %s: its body cannot be read: %s", exchange.request_id, error)
+            raise web.HTTPBadRequest(text="The request's body cannot be read.\n") from None
         except Exception:  # noqa: BLE001 - it is logged, and the client is told
             exchange.outcome = Outcome.ERROR
             _log.exception("request %s failed", exchange.request_id)
@@ -109,10 +142,10 @@ class _Shell:
             return web.Response(
                 status=500,
                 text=f"The server failed; its log says why (request {exchange.request_id}).\n",
-                headers={**NO_CACHE, "X-Request-Id": exchange.request_id},
+                headers={**NO_CACHE, REQUEST_ID: exchange.request_id},
             )
         if not response.prepared:
-            response.headers["X-Request-Id"] = exchange.request_id
+            response.headers[REQUEST_ID] = exchange.request_id
             if not exchange.sent and isinstance(response, web.Response):
                 exchange.sent = response.content_length or 0
         elif not exchange.sent and request.method != "HEAD":
@@ -161,7 +194,7 @@ class _Shell:
             return web.Response(
                 status=404, text=f"There are bundles with filter={BLOBLESS} only.\n"
             )
-        repository = self.runtime.repositories.get(unquote(request.match_info["repository"]))
+        repository = self.runtime.repositories.get(request.match_info["repository"])
         if repository is None:
             return web.Response(status=404, text="There is no such repository here.\n")
         exchange = request[EXCHANGE]

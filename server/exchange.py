@@ -12,7 +12,7 @@ from aiohttp import web
 from redirects.acceptance import Client
 from server.outcome import Outcome
 
-_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 
 
 @dataclass(slots=True)
@@ -39,6 +39,8 @@ class Exchange:
     redirected: int = 0
 
 
+REQUEST_ID: Final = "X-Request-Id"
+
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
@@ -55,7 +57,12 @@ def client_of(request: web.Request, public_url: str | None, fallback: str) -> Cl
     """
     if public_url is not None:
         return _client(public_url)
-    host = request.headers.get("Host", "")
-    if _HOST.fullmatch(host) is None:
-        host = fallback
-    return _client(f"http://{host}")
+    return _client(f"http://{_host(request.headers.get('Host', ''), fallback)}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _host(said: str, fallback: str) -> str:
+    match = _HOST.fullmatch(said)
+    if match is None or not 0 < int(match[1] or 80) <= 65535:
+        return fallback
+    return said

@@ -75,7 +75,7 @@ class Health:
                     path.write_bytes(PROBE)
                     await self.store.put(PROBE_ENTITY, path)
         except StoreError as error:
-            _log.info("store %s: %s", self.store.name, error)
+            _log.info("%s", error)
             return False
         return True
 
@@ -83,6 +83,6 @@ class Health:
         try:
             await self.read_back(target, PROBE_ENTITY)
         except Exception as error:  # noqa: BLE001 - whatever it is, clients would meet it too
-            _log.info("target %s: %s", target.name, error)
+            _log.info("probe of target %s: %s", target.name, error)
             return False
         return True

@@ -65,7 +65,7 @@ class Runtime:
 
         Raises:
             OSError: the data directory cannot be used.
-            stores.base.StoreError: the store's settings cannot work.
+            stores.base.StoreError: the store does not answer.
         """
         settings.data.mkdir(parents=True, exist_ok=True)
         store = build_store(settings)
@@ -88,6 +88,7 @@ class Runtime:
         )
         catalogs = Catalogs(store, settings.git.catalog_refresh)
         health = Health(store, targets, publisher.read_back)
+        await _check(store)
         git = Git(settings.limits.program_time)
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
@@ -120,15 +121,6 @@ class Runtime:
             background=tuple(asyncio.create_task(runner) for runner in runners),
         )
 
-    async def check_store(self) -> None:
-        """Ask the store for something.
-
-        Raises:
-            stores.base.StoreUnavailable: it does not answer. Once we serve, that only makes
-                clones go inline; at the start it is a mistake in the settings.
-        """
-        await self.store.stat(PROBE_ENTITY.digest)
-
     def pushed(self) -> None:
         """A repository was pushed to."""
         if self.indexing is not None:
@@ -145,6 +137,15 @@ class Runtime:
         await self.store.close()
         self.questions.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)
+
+
+async def _check(store: Store) -> None:
+    """Ask the store for something.
+
+    A store that does not answer later only makes clones go inline. At the start it is a mistake
+    in the settings, and whoever starts the server is there to mend it.
+    """
+    await store.stat(PROBE_ENTITY.digest)
 
 
 async def _maintain(cache: Cache, metrics: Metrics) -> None:

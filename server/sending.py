@@ -13,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import Reader
-from server.exchange import EXCHANGE
+from server.exchange import EXCHANGE, REQUEST_ID
 from wire.git.response import FRAME_PAYLOAD, KEEPALIVE, framed_size, sideband
 
 # Packets in one write. Larger writes cost fewer trips through the event loop, but each client that
@@ -118,7 +118,9 @@ class Sender:
 
     async def begin(self) -> None:
         """Send the response's head; from here on an error can only break it off."""
-        self.request[EXCHANGE].begun = True
+        exchange = self.request[EXCHANGE]
+        exchange.begun = True
+        self.response.headers[REQUEST_ID] = exchange.request_id
         await self.response.prepare(self.request)
 
     async def write(self, data: bytes | memoryview) -> None:

@@ -14,13 +14,10 @@ from collections.abc import Callable
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from server import metrics_directory
 from server.settings import Settings, host_port
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 _log = logging.getLogger("offramp.serving")
 
@@ -105,7 +102,7 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
     # Imported here, after the parent has settled where figures are kept.
     from aiohttp import web  # noqa: PLC0415
 
-    from server.app import make_app  # noqa: PLC0415
+    from server.app import make_runner  # noqa: PLC0415
     from server.logs import configure  # noqa: PLC0415
     from server.metrics import Metrics  # noqa: PLC0415
     from server.runtime import Runtime  # noqa: PLC0415
@@ -121,14 +118,7 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
         loop.add_reader(parent.sentinel, stopped.set)
     runtime = await Runtime.open(settings, access, Metrics(), index=index)
     try:
-        await runtime.check_store()
-        runner: web.AppRunner = web.AppRunner(
-            make_app(runtime),
-            access_log=None,
-            shutdown_timeout=STOP_SECONDS,
-            handler_cancellation=False,
-            keepalive_timeout=75.0,
-        )
+        runner = make_runner(runtime, stop_seconds=STOP_SECONDS)
         await runner.setup()
         await web.SockSite(runner, bound, backlog=BACKLOG).start()
         ready(settings.listen)

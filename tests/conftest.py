@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from server.app import make_app
+from server.app import make_runner
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.runtime import Runtime
@@ -150,7 +150,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         access = AccessLog(loaded.log, open(os.devnull, "w"))  # noqa: ASYNC230, PTH123, SIM115
         stops.append(_closing(access))
         runtime = await Runtime.open(loaded, access, Metrics(), index=loaded.index.enabled)
-        runner = web.AppRunner(make_app(runtime), access_log=None, shutdown_timeout=1.0)
+        runner = make_runner(runtime, stop_seconds=1.0)
         await runner.setup()
         await web.SockSite(runner, bound).start()
         stops.extend((runtime.close, runner.cleanup))

@@ -20,6 +20,7 @@ from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Fetched, fetch_v2
 from server.answer import Execution, Locate, Plan, Redirected
 from wire.git.pktline import ProtocolError
+from wire.git.refs import Refs
 from wire.git.response import PACKFILE
 from wire.git.v2 import Fetch, encode_fetch
 
@@ -37,19 +38,25 @@ Observe = Callable[[float], None]
 class Coverage:
     """Remembers which bundle lies wholly behind which wants; objects never change, so for good."""
 
-    _known: OrderedDict[tuple[str, frozenset[str], bool], bool] = field(default_factory=OrderedDict)
+    _known: OrderedDict[tuple[str, frozenset[str], frozenset[str]], bool] = field(
+        default_factory=OrderedDict
+    )
 
     async def covers(
-        self, repository: GitRepository, bundle: Bundle, wants: frozenset[str], include_tag: bool
+        self, repository: GitRepository, refs: Refs, bundle: Bundle, asked: Fetch
     ) -> bool:
-        """Tell whether everything in ``bundle`` is reachable from ``wants``."""
+        """Tell whether git would send everything in ``bundle`` to who asks ``asked``."""
+        wants = frozenset(asked.wants)
         needed = set(bundle.tips) - wants
-        if include_tag:
-            # The client gets annotated tags of whatever it gets.
-            needed = {bundle.peeled.get(tip, tip) for tip in needed} - wants
+        if asked.include_tag:
+            # An annotated tag that is still advertised comes with what it points to.
+            needed = {
+                bundle.peeled[tip] if tip in bundle.peeled and tip in refs.peeled else tip
+                for tip in needed
+            } - wants
         if not needed:
             return True
-        key = (bundle.id, wants, include_tag)
+        key = (bundle.id, wants, frozenset(needed))
         known = self._known.get(key)
         if known is None:
             known = await repository.in_thread(
@@ -199,7 +206,7 @@ class FetchCommand:
             whole = wants <= frozenset(bundle.tips)
             if not whole and not isinstance(decision, Redirect):
                 continue
-            if not await self.coverage.covers(self.git, bundle, wants, asked.include_tag):
+            if not await self.coverage.covers(self.git, self.snapshot.refs, bundle, asked):
                 continue
             if isinstance(decision, Redirect):
                 covered = Redirected(bundle.pack, decision.location)
