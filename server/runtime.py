@@ -68,9 +68,16 @@ class Runtime:
             stores.base.StoreError: the store does not answer.
         """
         settings.data.mkdir(parents=True, exist_ok=True)
-        store = build_store(settings)
         keys = signing_keys(settings.data)
-        targets = await build_targets(settings, store, keys)
+        store = build_store(settings)
+        try:
+            # A store that does not answer later only makes clones go inline. At the start it is
+            # a mistake in the settings, and whoever starts the server is there to mend it.
+            await store.stat(PROBE_ENTITY.digest)
+            targets = await build_targets(settings, store, keys)
+        except BaseException:
+            await store.close()
+            raise
         programs = settings.limits.programs
         # Runs can last for minutes; questions to git, on which every request waits, must not
         # queue behind them.
@@ -88,7 +95,6 @@ class Runtime:
         )
         catalogs = Catalogs(store, settings.git.catalog_refresh)
         health = Health(store, targets, publisher.read_back)
-        await _check(store)
         git = Git(settings.limits.program_time)
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
@@ -137,15 +143,6 @@ class Runtime:
         await self.store.close()
         self.questions.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)
-
-
-async def _check(store: Store) -> None:
-    """Ask the store for something.
-
-    A store that does not answer later only makes clones go inline. At the start it is a mistake
-    in the settings, and whoever starts the server is there to mend it.
-    """
-    await store.stat(PROBE_ENTITY.digest)
 
 
 async def _maintain(cache: Cache, metrics: Metrics) -> None:
