@@ -25,8 +25,16 @@ class Found:
 def git_dir_of(directory: Path) -> Path | None:
     """The git directory of the repository at ``directory`` (bare or with a work tree), or None.
 
-    A linked work tree is no repository of its own; a submodule's checkout is.
+    A linked work tree is no repository of its own; a submodule's checkout is. What cannot be read,
+    or can be no path, is no repository.
     """
+    try:
+        return _git_dir_of(directory)
+    except OSError:
+        return None
+
+
+def _git_dir_of(directory: Path) -> Path | None:
     if _is_git_dir(directory):
         return directory
     dot_git = directory / ".git"
@@ -71,7 +79,8 @@ def locate(root: Path, name: str) -> Found | None:
     name = name.removesuffix("/.git")
     if not name or not all(_servable(segment) for segment in name.split("/")):
         return None
-    if name in {root.name, f"{root.name}.git"} and (own := git_dir_of(root)) is not None:
+    aliases = {root.name, f"{root.name}.git", root.name.removesuffix(".git")}
+    if name in aliases and (own := git_dir_of(root)) is not None:
         return Found(root.name, own.resolve())
     for candidate in (name, f"{name}.git"):
         try:

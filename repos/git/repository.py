@@ -29,7 +29,6 @@ LOOK_SECONDS: Final = 0.001
 
 _REF_FILES: Final = ("HEAD", "packed-refs", "reftable/tables.list")
 _CONFIG_KEYS: Final = r"^(uploadpack\.allowfilter|http\.(uploadpack|receivepack))$"
-_TRUE: Final = {"", "true", "yes", "on", "1"}
 
 
 T = TypeVar("T")
@@ -91,6 +90,7 @@ class GitRepository:
     _snapshot: Snapshot | None = None
     _advertised: _Advertised | None = None
     _refreshing: asyncio.Task[Snapshot] | None = None
+    _failure: tuple[int, GitFailed] | None = None
     _begun: int = 0
     _answered: int = 0
     _looked: float = 0.0
@@ -132,6 +132,8 @@ class GitRepository:
             if self._snapshot is not None and fresh:
                 self._looked = now
                 return self._snapshot
+            if self._failure is not None and self._failure[0] > arrived:
+                raise self._failure[1]
             if self._refreshing is None:
                 self._begun += 1
                 self._refreshing = asyncio.create_task(self._refresh(seen))
@@ -142,6 +144,9 @@ class GitRepository:
         began = time.time()
         try:
             snapshot = await self.in_thread(self._ask)
+        except GitFailed as failure:
+            self._failure = (self._begun, failure)
+            raise
         finally:
             self._refreshing = None
         self._snapshot = snapshot
@@ -239,11 +244,16 @@ class GitRepository:
     def _config_values(self) -> dict[str, bool]:
         try:
             output = self.git.run(
-                f"--git-dir={self.path}", "config", "--null", "--get-regexp", _CONFIG_KEYS
+                f"--git-dir={self.path}",
+                "config",
+                "--null",
+                "--type=bool",
+                "--get-regexp",
+                _CONFIG_KEYS,
             )
         except GitFailed as failure:
             if failure.status == 1:  # nothing matches
                 return {}
             raise
         entries = (entry.partition("\n") for entry in output.decode().split("\0") if entry)
-        return {name: value.lower() in _TRUE for name, _, value in entries}
+        return {name: value == "true" for name, _, value in entries}

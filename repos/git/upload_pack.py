@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from repos.git.program import STDERR_KEPT, Git, GitFailed, Running, environment, kill_group
 from repos.git.repository import V2, GitRepository, Snapshot
 from wire.git.pack import PackChecker
+from wire.git.pktline import FLUSH, ProtocolError
 from wire.git.response import End, FetchResponseParser, Head, PackData, RemoteError
 
 _READ: Final = 256 << 10
@@ -89,6 +90,8 @@ def fetch_v0(
     request: bytes,
     sink: Sink,
     protocol: str,
+    *,
+    flushed: bool,
 ) -> Fetched:
     """Run one ``git-upload-pack`` request of protocol v0 or v1; blocks.
 
@@ -100,24 +103,29 @@ def fetch_v0(
         request: the whole request body.
         sink: gets an empty head and then the raw answer.
         protocol: the value of ``GIT_PROTOCOL``, empty for v0.
+        flushed: the answer is a pack on a side band, so a flush ends it.
 
     Raises:
         Refused: git answered with an error.
+        wire.git.pktline.ProtocolError: the answer is cut short.
         GitFailed: it ended badly without a word to the client.
     """
     environ = {"GIT_PROTOCOL": protocol} if protocol else {}
-    first = b""
+    first = last = b""
     try:
         with _start(repository, snapshot, environ) as running:
             _ask(running, request)
             sink.head(b"", has_pack=True)
             while data := running.stdout.read1(_READ):  # type: ignore[attr-defined]
                 first = first or data
+                last = (last + data)[-len(FLUSH) :]
                 sink.write(data)
     except GitFailed as failure:
         if first[4:8] == b"ERR ":
             raise Refused(first[8 : int(first[:4], 16)].decode(errors="replace")) from failure
         raise
+    if flushed and last != FLUSH:
+        raise ProtocolError("git's answer is cut short")
     return Fetched(has_pack=True, checksum="")
 
 
@@ -174,17 +182,20 @@ async def stream(
         GitFailed: it exited non-zero; whatever it said to the client was yielded before.
     """
     settings = [word for name, value in config for word in ("-c", f"{name}={value}")]
-    process = await asyncio.create_subprocess_exec(
-        git.executable,
-        *settings,
-        *args,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd="/",
-        env=environment(git.environ, {"GIT_PROTOCOL": protocol} if protocol else {}),
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            git.executable,
+            *settings,
+            *args,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env=environment(git.environ, {"GIT_PROTOCOL": protocol} if protocol else {}),
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise GitFailed(args[0], 127, str(error)) from error
     assert process.stdin and process.stdout and process.stderr  # noqa: S101, PT018 - our pipes
     feeding = asyncio.create_task(_feed(process.stdin, body))
     complaints = asyncio.create_task(_tail(process.stderr))

@@ -16,7 +16,7 @@ from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import fetch_v0
 from server.answer import Execution, Locate, Plan
 from server.git.fetch import AnswerSink, Observe, outcome_of
-from wire.git.v0 import V0Fetch
+from wire.git.v0 import SIDEBANDS, V0Fetch
 
 _MEDIA_TYPE: Final = "application/x-git-upload-pack-result"
 
@@ -76,7 +76,14 @@ class LegacyFetchCommand:
         def run(sink: Sink) -> Outcome:
             began = time.monotonic()
             raw = AnswerSink(sink, opening=b"")
-            fetched = fetch_v0(self.git, self.snapshot, self.fetch.canonical, raw, self.protocol)
+            fetched = fetch_v0(
+                self.git,
+                self.snapshot,
+                self.fetch.canonical,
+                raw,
+                self.protocol,
+                flushed=self.fetch.done and bool(self.fetch.capabilities & SIDEBANDS),
+            )
             self.observe(time.monotonic() - began)
             return outcome_of(fetched, _MEDIA_TYPE)
 

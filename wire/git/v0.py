@@ -19,7 +19,7 @@ LONGEST_CAPABILITIES: Final = 16 << 10
 
 _CAPABILITIES: Final = re.compile(rb"[ -~]*")
 _DROPPED: Final = ("agent=", "session-id=")
-_SIDEBANDS: Final = frozenset({"side-band", "side-band-64k"})
+SIDEBANDS: Final = frozenset({"side-band", "side-band-64k"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +171,7 @@ def _negotiation(
 
 def _canonical_wants(asked: _Asked) -> bytes:
     kept = {c for c in asked.capabilities if not c.startswith(_DROPPED)}
-    if kept & _SIDEBANDS:
+    if kept & SIDEBANDS:
         kept.add("no-progress")
     wants = [b"want %b" % oid.encode("ascii") for oid in sorted(asked.wants)]
     wants[0] = b" ".join((wants[0], *(c.encode() for c in sorted(kept))))
