@@ -86,7 +86,7 @@ def clone_url(base: str, name: str) -> str:
     """The URL of a repository, quoted for a shell."""
     from urllib.parse import quote
 
-    return shlex.quote(f"{base}/{quote(name)}")
+    return shlex.quote(f"{base}/{quote(name, errors='surrogateescape')}")
 
 
 def _reachable(address: str) -> str:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import time
+import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,10 +68,54 @@ def make_runner(runtime: Runtime, *, stop_seconds: float) -> web.AppRunner:
     )
 
 
+class _Patient(web.SockSite):
+    """Ends a connection on which no request came in time; aiohttp would wait for ever."""
+
+    def __init__(
+        self, runner: web.AppRunner, bound: socket.socket, patience: float, backlog: int
+    ) -> None:
+        super().__init__(runner, bound, backlog=backlog)
+        self._patience = patience
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        loop = asyncio.get_running_loop()
+        serve = self._runner.server
+        assert serve is not None  # noqa: S101 - the runner was set up
+
+        def connected() -> web.RequestHandler:
+            handler = serve()
+            _silent.add(handler)
+            loop.call_later(self._patience, _end_if_silent, handler)
+            return handler
+
+        self._server = await loop.create_server(connected, sock=self._sock, backlog=self._backlog)
+
+
+# Connections on which no request has come yet.
+_silent: weakref.WeakSet[web.RequestHandler] = weakref.WeakSet()
+
+
+def _end_if_silent(handler: web.RequestHandler) -> None:
+    if handler in _silent:
+        handler.force_close()
+
+
+async def listen(
+    runner: web.AppRunner, bound: socket.socket, patience: float, backlog: int
+) -> None:
+    """Answer requests that come through ``bound``.
+
+    A connection on which no request's head came within ``patience`` seconds is ended; on one that
+    had a request, aiohttp's own keep-alive time does that.
+    """
+    await _Patient(runner, bound, patience, backlog).start()
+
+
 def _is_ours(record: logging.LogRecord) -> bool:
-    """A request that is no HTTP is its sender's fault, and gets a 400; it is no error of ours."""
+    """A request that is no HTTP gets a 400, and clients go away; neither is an error of ours."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 _http_log = logging.getLogger("offramp.http")
@@ -85,6 +132,7 @@ class _Shell:
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Name, answer, count and log one request."""
         began = time.perf_counter()
+        _silent.discard(request.protocol)
         exchange = Exchange(request_id(request.headers.get(REQUEST_ID)))
         request[EXCHANGE] = exchange
         status = 500

@@ -74,7 +74,7 @@ class Health:
                     path = Path(directory, "probe")
                     path.write_bytes(PROBE)
                     await self.store.put(PROBE_ENTITY, path)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             _log.info("%s", error)
             return False
         return True

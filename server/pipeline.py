@@ -94,7 +94,11 @@ class Pipeline:
     async def _rest(self, command: Command, execution: Execution) -> tuple[Answer, Outcome]:
         """Answer from a record, or run: once per key, everyone else follows the same run."""
         record = self.cache.records.load(execution.key)
-        if record is not None and await execution.valid():
+        if record is not None and not await execution.valid():
+            # Not only passed over: a flight of this key would find it again.
+            self.cache.records.delete(record.key)
+            record = None
+        if record is not None:
             answer = await self._from_record(command, record)
             if answer is not None:
                 return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT

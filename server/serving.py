@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -88,7 +89,7 @@ def serve(settings: Settings, ready: Ready) -> None:
     held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
     settings = settings.model_copy(update={"listen": address_of(held)})
     try:
-        asyncio.run(_try_store(settings))
+        asyncio.run(_try(settings))
         _Parent(settings).run(ready)
     finally:
         held.close()
@@ -100,9 +101,7 @@ def serve(settings: Settings, ready: Ready) -> None:
 async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index: bool) -> None:
     """Answer requests on ``bound`` until told to stop."""
     # Imported here, after the parent has settled where figures are kept.
-    from aiohttp import web  # noqa: PLC0415
-
-    from server.app import make_runner  # noqa: PLC0415
+    from server.app import listen, make_runner  # noqa: PLC0415
     from server.logs import configure  # noqa: PLC0415
     from server.metrics import Metrics  # noqa: PLC0415
     from server.runtime import Runtime  # noqa: PLC0415
@@ -120,7 +119,7 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
     try:
         runner = make_runner(runtime, stop_seconds=STOP_SECONDS)
         await runner.setup()
-        await web.SockSite(runner, bound, backlog=BACKLOG).start()
+        await listen(runner, bound, settings.limits.request_time, BACKLOG)
         ready(settings.listen)
         await stopped.wait()
         await runner.cleanup()
@@ -136,14 +135,20 @@ def _worker(settings: Settings, ready: multiprocessing.synchronize.Semaphore, in
     asyncio.run(_work(settings, bound, lambda _: ready.release(), index=index))
 
 
-async def _try_store(settings: Settings) -> None:
-    """See that the store answers before workers are started that would all say that it does not."""
-    from server.health import PROBE_ENTITY  # noqa: PLC0415 - see _work
-    from server.wiring import build_store  # noqa: PLC0415
+async def _try(settings: Settings) -> None:
+    """See that data directory and store can be used, before workers say one by one that not."""
+    from cache.cache import Cache  # noqa: PLC0415 - see _work
+    from server.health import PROBE_ENTITY  # noqa: PLC0415
+    from server.wiring import build_store, build_targets, signing_keys  # noqa: PLC0415
 
+    keys = signing_keys(settings.data)
+    with ThreadPoolExecutor(1) as threads:
+        cache = await Cache.open(settings.data, settings.cache.max_size, threads)
+        await cache.close()
     store = build_store(settings)
     try:
         await store.stat(PROBE_ENTITY.digest)
+        await build_targets(settings, store, keys)
     finally:
         await store.close()
 

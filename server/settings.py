@@ -339,7 +339,8 @@ def load(file: Path | None, **flags: object) -> Settings:
     class FromFile(Settings):
         model_config = SettingsConfigDict(toml_file=file)
 
-    return FromFile(**flags)  # type: ignore[arg-type]
+    # As a plain value, which can be handed to another process.
+    return Settings(**FromFile(**flags).model_dump())  # type: ignore[arg-type]
 
 
 def host_port(listen: str) -> tuple[str, int]:

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from server.app import make_runner
+from server.app import listen, make_runner
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.runtime import Runtime
-from server.serving import address_of, bind
+from server.serving import BACKLOG, address_of, bind
 from server.settings import Settings, load
 
 
@@ -152,7 +151,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         runtime = await Runtime.open(loaded, access, Metrics(), index=loaded.index.enabled)
         runner = make_runner(runtime, stop_seconds=1.0)
         await runner.setup()
-        await web.SockSite(runner, bound).start()
+        await listen(runner, bound, loaded.limits.request_time, BACKLOG)
         stops.extend((runtime.close, runner.cleanup))
         return Served(f"http://{loaded.listen}", loaded, runtime)
 

@@ -91,6 +91,10 @@ class Running:
         assert self.process.stdout is not None  # noqa: S101 - we asked for a pipe
         return self.process.stdout
 
+    def feed(self, data: bytes) -> None:
+        """Write its whole input; a program that stopped reading says why by its exit code."""
+        _feed(self.stdin, data)
+
     def stderr_text(self) -> str:
         """The last of what it wrote to its standard error."""
         return bytes(self._stderr).decode(errors="replace")

@@ -96,6 +96,7 @@ class GitRepository:
     _looked: float = 0.0
     _config_seen: tuple[Stamp, ...] = ()
     _config_checked: float = 0.0
+    _included: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self.presence = Presence(self.git, self.path, self.executor)
@@ -190,6 +191,7 @@ class GitRepository:
             environ.get("GIT_CONFIG_GLOBAL") or f"{home}/.gitconfig",
             f"{xdg}/git/config",
             environ.get("GIT_CONFIG_SYSTEM") or "/etc/gitconfig",
+            *self._included,
         )
         return tuple(stamp(path) for path in paths)
 
@@ -227,6 +229,7 @@ class GitRepository:
         )
 
     def _ask_capabilities(self, stamps: tuple[Stamp, ...]) -> _Advertised:
+        self._included = self._config_files()
         values = self._config_values()
         filters = values.get("uploadpack.allowfilter", self.allow_filter)
         config = (("uploadpack.allowFilter", "true" if filters else "false"),)
@@ -240,6 +243,14 @@ class GitRepository:
             env=V2,
         )
         return _Advertised(stamps, parse_advertisement(body), config, values)
+
+    def _config_files(self) -> tuple[str, ...]:
+        """Every file that git reads configuration from, included ones too."""
+        output = self.git.run(
+            f"--git-dir={self.path}", "config", "--null", "--show-origin", "--name-only", "--list"
+        )
+        origins = dict.fromkeys(output.decode(errors="surrogateescape").split("\0")[::2])
+        return tuple(o.removeprefix("file:") for o in origins if o.startswith("file:"))
 
     def _config_values(self) -> dict[str, bool]:
         try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from wire.git.pktline import FLUSH, ProtocolError
 from wire.git.response import End, FetchResponseParser, Head, PackData, RemoteError
 
 _READ: Final = 256 << 10
+
+# What a pipe takes at once (pipe(7)), whether or not somebody reads.
+_PIPE: Final = 64 << 10
 
 
 class Sink(Protocol):
@@ -119,11 +123,13 @@ def fetch_v0(
             while data := running.stdout.read1(_READ):  # type: ignore[attr-defined]
                 first = first or data
                 last = (last + data)[-len(FLUSH) :]
-                sink.write(data)
-    except GitFailed as failure:
-        if first[4:8] == b"ERR ":
-            raise Refused(first[8 : int(first[:4], 16)].decode(errors="replace")) from failure
-        raise
+                if not _refuses(first):  # what is in the sink may be on its way to a client
+                    sink.write(data)
+    except GitFailed:
+        if not _refuses(first):
+            raise
+    if _refuses(first):
+        raise Refused(first[8 : int(first[:4], 16)].decode(errors="replace").strip())
     if flushed and last != FLUSH:
         raise ProtocolError("git's answer is cut short")
     return Fetched(has_pack=True, checksum="")
@@ -146,6 +152,11 @@ def advertise_v0(repository: GitRepository, snapshot: Snapshot, protocol: str) -
     )
 
 
+def _refuses(answer: bytes) -> bool:
+    """The answer begins with an ``ERR`` packet."""
+    return answer[4:8] == b"ERR "
+
+
 def _start(
     repository: GitRepository, snapshot: Snapshot, env: Mapping[str, str]
 ) -> AbstractContextManager[Running]:
@@ -160,10 +171,14 @@ def _start(
 
 
 def _ask(running: Running, request: bytes) -> None:
-    """Write the whole request; upload-pack reads it all before it answers."""
-    with suppress(BrokenPipeError):  # it refused early; its answer says why
-        running.stdin.write(request)
-        running.stdin.close()
+    """Write the whole request, while its answer is read.
+
+    In protocol v0 upload-pack answers haves while it reads them, and waits for us to read.
+    """
+    if len(request) <= _PIPE:
+        running.feed(request)
+    else:
+        threading.Thread(target=running.feed, args=(request,), daemon=True).start()
 
 
 async def stream(

@@ -5,16 +5,18 @@ from __future__ import annotations
 
 import functools
 import logging
+from contextlib import suppress
 from typing import Final
 
 from aiohttp import web
 
+from cache.flights import Reader
 from repos.git.program import GitFailed
 from repos.git.upload_pack import Refused
 from server.answer import Answer, Growing, Stored
 from server.exchange import EXCHANGE, Exchange
 from server.outcome import Outcome
-from server.sending import Sender
+from server.sending import KEEPALIVE_SECONDS, Sender, Stalled
 from wire.git import pktline
 from wire.git.pack import empty_pack
 from wire.git.pktline import ProtocolError
@@ -110,19 +112,22 @@ async def send_fetch(
             await sender.framed_file(entity.fd, entity.size)
             await sender.write(pktline.FLUSH)
     else:
-        await sender.begin()
-        await sender.write(sections + PACKFILE)
-        await _along(sender, answer.inline, exchange)
+        async with answer.inline.flight.reader() as reader:
+            # What goes wrong before the first byte can still be answered in another way.
+            with suppress(TimeoutError):
+                await reader.extent(0, timeout=KEEPALIVE_SECONDS)
+            await sender.begin()
+            await sender.write(sections + PACKFILE)
+            await _along(sender, reader, exchange)
     await response.write_eof()
     return response
 
 
-async def _along(sender: Sender, growing: Growing, exchange: Exchange) -> None:
+async def _along(sender: Sender, reader: Reader, exchange: Exchange) -> None:
     before = sender.sent
     try:
-        async with growing.flight.reader() as reader:
-            await sender.framed_growing(reader)
-    except (ConnectionError, TimeoutError):
+        await sender.framed_growing(reader)
+    except (ConnectionError, Stalled):
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the client is told on its band
         _log.warning("request %s failed in mid-answer: %s", exchange.request_id, error)

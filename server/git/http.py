@@ -197,7 +197,9 @@ class GitHttp:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):
                 return await request.read()
         except TimeoutError:
-            raise web.HTTPRequestTimeout(text="The request took too long to arrive.\n") from None
+            late = web.HTTPRequestTimeout(text="The request took too long to arrive.\n")
+            late.force_close()
+            raise late from None
 
     async def _v2(
         self, request: web.Request, repository: GitRepository, snapshot: Snapshot, body: bytes
@@ -278,19 +280,20 @@ class GitHttp:
         )
         try:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
+            named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
+            return await answers.send_fetch(
+                request,
+                answer,
+                snapshot.object_format,
+                tuple((ref, oid) for ref, oid in named if oid is not None),
+                self.runtime.settings.limits.stall_time,
+            )
         except CacheUnavailable as error:
+            if exchange.begun:
+                raise
             _log.error("answering without the cache: %s", error)
             whole = v2.encode_fetch(replace(fetch, packfile_uris=()), AGENT)
             return await self._passthrough(request, repository, snapshot, whole, "version=2")
-        named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
-        wanted = tuple((ref, oid) for ref, oid in named if oid is not None)
-        return await answers.send_fetch(
-            request,
-            answer,
-            snapshot.object_format,
-            wanted,
-            self.runtime.settings.limits.stall_time,
-        )
 
     async def _common(
         self, repository: GitRepository, snapshot: Snapshot, haves: Sequence[str]
@@ -327,11 +330,13 @@ class GitHttp:
         )
         try:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
+            stall_time = self.runtime.settings.limits.stall_time
+            return await answers.send_raw(request, answer, stall_time)
         except CacheUnavailable as error:
+            if exchange.begun:
+                raise
             _log.error("answering without the cache: %s", error)
             return await self._passthrough(request, repository, snapshot, fetch.canonical, word)
-        stall_time = self.runtime.settings.limits.stall_time
-        return await answers.send_raw(request, answer, stall_time)
 
     # --- what goes through ---------------------------------------------------------------
 
