@@ -7,7 +7,6 @@ import asyncio
 import logging
 import socket
 import time
-import weakref
 from dataclasses import dataclass
 from typing import Final
 
@@ -92,12 +91,13 @@ class _Patient(web.SockSite):
         self._server = await loop.create_server(connected, sock=self._sock, backlog=self._backlog)
 
 
-# Connections on which no request has come yet.
-_silent: weakref.WeakSet[web.RequestHandler] = weakref.WeakSet()
+# Connections on which no request has come yet; each for as long as we are patient with it.
+_silent: set[web.RequestHandler] = set()
 
 
 def _end_if_silent(handler: web.RequestHandler) -> None:
     if handler in _silent:
+        _silent.discard(handler)
         handler.force_close()
 
 

@@ -27,7 +27,7 @@ from server.wiring import build_store, build_targets, signing_keys
 from stores.base import Store
 
 # How often last uses are written down and the cache is brought back to its size.
-MAINTAIN_SECONDS = 5.0
+MAINTAIN_SECONDS = 15.0
 
 
 @dataclass(slots=True)

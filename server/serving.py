@@ -28,6 +28,9 @@ BACKLOG: Final = 1024
 # How long requests that run may go on after we were told to stop.
 STOP_SECONDS: Final = 30.0
 
+# How often it is looked whether a worker has died as it began.
+_LOOK_SECONDS: Final = 0.5
+
 # A worker that dies again at once is not started again at once.
 _RESTART_SECONDS: Final = 1.0
 
@@ -166,6 +169,7 @@ class _Parent:
         self._figures: Path = settings.data / "metrics" / str(os.getpid())
         self._workers: dict[int, tuple[SpawnProcess, float]] = {}
         self._stopping = False
+        self._failed = False
 
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
@@ -174,14 +178,24 @@ class _Parent:
             signal.signal(name, self._stop)
         for number in range(self._settings.workers):
             self._start(number)
-        for _ in range(self._settings.workers):
-            self._ready.acquire()
-            if self._stopping:
-                break
-        if not self._stopping:
+        if self._began():
             ready(self._settings.listen)
         self._watch()
         self._remove_figures()
+        if self._failed:
+            raise CannotListen("a worker ended as it began; what it said is above")
+
+    def _began(self) -> bool:
+        """Wait until every worker answers; False: we are stopping, at the latest as one ended."""
+        for _ in range(self._settings.workers):
+            while not self._ready.acquire(timeout=_LOOK_SECONDS):
+                ended = [p for p, _ in self._workers.values() if p.exitcode is not None]
+                if ended and not self._stopping:
+                    self._failed = True
+                    self._stop(0, None)
+            if self._stopping:
+                return False
+        return True
 
     def _start(self, number: int) -> None:
         index = number == 0 and self._settings.index.enabled
@@ -190,6 +204,8 @@ class _Parent:
         )
         process.start()
         self._workers[number] = (process, time.monotonic())
+        if self._stopping and process.pid is not None:  # told so as it was started
+            process.terminate()
 
     def _watch(self) -> None:
         while self._workers:
@@ -208,7 +224,8 @@ class _Parent:
             return
         _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
         time.sleep(max(0.0, _RESTART_SECONDS - (time.monotonic() - started)))
-        self._start(number)
+        if not self._stopping:
+            self._start(number)
 
     def _stop(self, number: int, frame: object) -> None:
         del number, frame

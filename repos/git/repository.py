@@ -28,7 +28,7 @@ CONFIG_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 0.001
 
 _REF_FILES: Final = ("HEAD", "packed-refs", "reftable/tables.list")
-_CONFIG_KEYS: Final = r"^(uploadpack\.allowfilter|http\.(uploadpack|receivepack))$"
+_KEYS: Final = frozenset({"uploadpack.allowfilter", "http.uploadpack", "http.receivepack"})
 
 
 T = TypeVar("T")
@@ -129,7 +129,8 @@ class GitRepository:
         arrived = self._begun
         while True:
             seen = self._stamps()
-            fresh = seen == self._seen or self._answered > arrived
+            same = self._config_is_known() and seen == self._seen
+            fresh = same or self._answered > arrived
             if self._snapshot is not None and fresh:
                 self._looked = now
                 return self._snapshot
@@ -157,7 +158,7 @@ class GitRepository:
         return snapshot
 
     def _stamps(self) -> tuple[Stamp, ...]:
-        """Stat everything that an advertisement is made from.
+        """Stat everything that the list of refs is made from.
 
         git replaces a ref by renaming a lock file over it, which changes the directory; so the
         directories below ``refs/`` speak for all loose refs in them. As long as none of them has
@@ -166,19 +167,18 @@ class GitRepository:
         base = str(self.path)
         files = tuple(stamp(f"{base}/{name}") for name in _REF_FILES)
         directories = tuple(stamp(path) for path in self._directories)
-        config = self._config_stamps()
-        known = self._seen[len(files) : len(files) + len(directories)]
-        if not directories or directories != known:
+        if not directories or directories != self._seen[len(files) :]:
             self._directories = tuple(path for path, _, _ in os.walk(f"{base}/refs"))
             directories = tuple(stamp(path) for path in self._directories)
-        return files + directories + config
+        return files + directories
 
-    def _config_stamps(self) -> tuple[Stamp, ...]:
+    def _config_is_known(self) -> bool:
+        """The configuration is still that of what we advertise."""
         now = time.monotonic()
         if now - self._config_checked > CONFIG_SECONDS:
             self._config_checked = now
             self._config_seen = self._stat_config()
-        return self._config_seen
+        return self._advertised is not None and self._advertised.stamps == self._config_seen
 
     def _stat_config(self) -> tuple[Stamp, ...]:
         environ = self.git.environ
@@ -197,10 +197,11 @@ class GitRepository:
 
     def _ask(self) -> Snapshot:
         """Ask git; blocks."""
-        config_stamps = self._config_seen
         advertised = self._advertised
-        if advertised is None or advertised.stamps != config_stamps:
-            advertised = self._ask_capabilities(config_stamps)
+        if advertised is None or advertised.stamps != self._config_seen:
+            values = self._read_config()
+            self._config_seen = self._stat_config()
+            advertised = self._ask_capabilities(self._config_seen, values)
             self._advertised = advertised
         request = encode_ls_refs(
             advertised.capabilities.object_format,
@@ -223,14 +224,12 @@ class GitRepository:
             object_format=advertised.capabilities.object_format,
             refs=parse_ls_refs(body),
             config=advertised.config,
-            config_digest=repr(config_stamps[:3]),
+            config_digest=repr(advertised.stamps[:3]),
             readable=advertised.values.get("http.uploadpack", True),
             pushable=advertised.values.get("http.receivepack"),
         )
 
-    def _ask_capabilities(self, stamps: tuple[Stamp, ...]) -> _Advertised:
-        self._included = self._config_files()
-        values = self._config_values()
+    def _ask_capabilities(self, stamps: tuple[Stamp, ...], values: dict[str, bool]) -> _Advertised:
         filters = values.get("uploadpack.allowfilter", self.allow_filter)
         config = (("uploadpack.allowFilter", "true" if filters else "false"),)
         body = self.git.run(
@@ -244,27 +243,26 @@ class GitRepository:
         )
         return _Advertised(stamps, parse_advertisement(body), config, values)
 
-    def _config_files(self) -> tuple[str, ...]:
-        """Every file that git reads configuration from, included ones too."""
+    def _read_config(self) -> dict[str, bool]:
+        """The settings that concern us; notes which files git reads, included ones too."""
         output = self.git.run(
-            f"--git-dir={self.path}", "config", "--null", "--show-origin", "--name-only", "--list"
-        )
-        origins = dict.fromkeys(output.decode(errors="surrogateescape").split("\0")[::2])
-        return tuple(o.removeprefix("file:") for o in origins if o.startswith("file:"))
+            f"--git-dir={self.path}", "config", "--null", "--show-origin", "--list"
+        ).decode(errors="surrogateescape")
+        entries = output.split("\0")
+        settings = [entry.partition("\n") for entry in entries[1::2]]
+        files = [origin.removeprefix("file:") for origin in entries[:-1:2]]
+        # A file that sets nothing yet is only named by who includes it.
+        included = [
+            os.path.join(os.path.dirname(file), os.path.expanduser(value))  # noqa: PTH111, PTH118, PTH120
+            for file, (key, _, value) in zip(files, settings, strict=True)
+            if key == "include.path" or (key.startswith("includeif.") and key.endswith(".path"))
+        ]
+        self._included = tuple(dict.fromkeys(files + included))
+        return {key: _is_true(is_set, value) for key, is_set, value in settings if key in _KEYS}
 
-    def _config_values(self) -> dict[str, bool]:
-        try:
-            output = self.git.run(
-                f"--git-dir={self.path}",
-                "config",
-                "--null",
-                "--type=bool",
-                "--get-regexp",
-                _CONFIG_KEYS,
-            )
-        except GitFailed as failure:
-            if failure.status == 1:  # nothing matches
-                return {}
-            raise
-        entries = (entry.partition("\n") for entry in output.decode().split("\0") if entry)
-        return {name: value == "true" for name, _, value in entries}
+
+def _is_true(is_set: str, value: str) -> bool:
+    """A boolean as git-config(1) reads it; a key alone, without ``=``, is true."""
+    if not is_set or value.lower() in {"true", "yes", "on"}:
+        return True
+    return value.lstrip("+-").isdigit() and int(value) != 0

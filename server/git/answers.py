@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import logging
 from contextlib import suppress
 from typing import Final
@@ -31,6 +32,11 @@ from wire.git.response import (
 
 _log = logging.getLogger("offramp.git")
 
+# Answers of this size are compressed, once, and remembered. What is larger would stop the event
+# loop for too long; what is smaller fits into a packet or two as it is.
+_WORTH_IT: Final = 4 << 10
+_REMEMBERED: Final = 2 << 20
+
 # As stock git's http-backend: no cache in between may answer in our place.
 NO_CACHE: Final = {
     "Expires": "Fri, 01 Jan 1980 00:00:00 GMT",
@@ -47,6 +53,23 @@ def plain(service: str, kind: str, body: bytes) -> web.Response:
     return web.Response(
         body=body, headers={**NO_CACHE, "Content-Type": f"application/x-{service}-{kind}"}
     )
+
+
+def listing(refs: bytes, accepts: str) -> web.Response:
+    """The answer to ``ls-refs``, compressed where that is worth it and the client takes it.
+
+    With thousands of refs this is the largest thing that a redirected clone gets from us.
+    """
+    response = plain("git-upload-pack", "result", refs)
+    if _WORTH_IT <= len(refs) <= _REMEMBERED and "gzip" in accepts:
+        response.body = _compressed(refs)
+        response.headers["Content-Encoding"] = "gzip"
+    return response
+
+
+@functools.lru_cache(maxsize=32)
+def _compressed(body: bytes) -> bytes:
+    return gzip.compress(body, 6, mtime=0)
 
 
 def explain(error: Exception, request_id: str) -> str:

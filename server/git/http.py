@@ -223,7 +223,7 @@ class GitHttp:
                     unborn=parsed.unborn,
                     prefixes=parsed.prefixes,
                 )
-                return answers.plain(UPLOAD_PACK, "result", listing)
+                return answers.listing(listing, request.headers.get("Accept-Encoding", ""))
             case v2.BundleUri():
                 exchange.command, exchange.outcome = "bundle-uri", Outcome.HIT
                 bundles = await bundle_list(
