@@ -243,6 +243,29 @@ def test_a_v0_run_that_fails(
         fetch_v0(broken(repository, tmp_path, script), snapshot, asked, Kept(), "", flushed=False)
 
 
+def test_a_v0_answer_that_is_cut_short(
+    path: Path, repository: GitRepository, snapshot: Snapshot, tmp_path: Path
+) -> None:
+    """A pack on a side band ends with a flush; without one it is no answer, however it ended."""
+    want = b"want %s side-band-64k ofs-delta" % tip(path).encode()
+    asked = pktline.text(want) + b"0000" + pktline.text(b"done")
+    fetch_v0(repository, snapshot, asked, Kept(), "", flushed=True)
+    cut = broken(repository, tmp_path, 'git "$@" | head -c 3000; exit 0')
+    with pytest.raises(ProtocolError):
+        fetch_v0(cut, snapshot, asked, Kept(), "", flushed=True)
+
+
+def test_a_v0_refusal_is_not_a_part_of_the_answer(
+    repository: GitRepository, snapshot: Snapshot
+) -> None:
+    """An error packet is raised and not written: nobody is sent it as the start of an answer."""
+    asked = pktline.text(b"want " + NOWHERE.encode()) + b"0000" + pktline.text(b"done")
+    kept = Kept()
+    with pytest.raises(Refused):
+        fetch_v0(repository, snapshot, asked, kept, "", flushed=False)
+    assert kept.pack == b""
+
+
 @pytest.mark.parametrize("protocol", ["", "version=1"])
 def test_a_v0_advertisement(
     path: Path, repository: GitRepository, snapshot: Snapshot, protocol: str

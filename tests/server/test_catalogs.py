@@ -1,0 +1,207 @@
+# Law of this file: what the catalog said last is served from memory, whatever the store does.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import pytest
+
+from cache.records import Part
+from indexer.catalog import Bundle, Catalog, catalog_name, encode
+from server import catalogs as module
+from server.catalogs import Catalogs
+from stores.entity import Entity
+from stores.faulty import Fail, FaultyStore, Hang
+from stores.memory import MemoryStore
+
+READABLE = ("0123456789abcdef",)
+
+
+def bundle(name: str, created: float) -> Bundle:
+    """A bundle of one commit."""
+    entity = Entity(hashlib.sha256(name.encode()).hexdigest(), 100)
+    blobless = "blob:none" if name.startswith("blobless") else None
+    return Bundle(
+        id=name,
+        filter=blobless,
+        pack=Part(entity, "ab" * 20),
+        bundle_file=None,
+        objects=3,
+        tips=("cd" * 20,),
+        peeled={},
+        created=created,
+        creation_token=int(created),
+        readable=READABLE,
+    )
+
+
+async def publish(store: FaultyStore, *bundles: Bundle, repository: str = "p.git") -> None:
+    """Write the catalog of a repository."""
+    document = await store.inner.read_document(catalog_name(repository))
+    await store.inner.write_document(
+        catalog_name(repository),
+        encode(Catalog(repository, "sha1", bundles)),
+        None if document is None else document.version,
+    )
+
+
+@pytest.fixture
+def store() -> FaultyStore:
+    """A store that works."""
+    return FaultyStore(MemoryStore())
+
+
+@pytest.fixture
+def catalogs(store: FaultyStore) -> Catalogs:
+    """Read from it."""
+    return Catalogs(store, 0.0)
+
+
+async def ids(catalogs: Catalogs, repository: str = "p.git") -> list[str]:
+    """The bundles of a repository."""
+    return [found.id for found in await catalogs.bundles(repository)]
+
+
+async def test_a_repository_without_a_catalog(catalogs: Catalogs, store: FaultyStore) -> None:
+    """It has no bundles, and its requests ask the store once for all."""
+    for _ in range(5):
+        assert await ids(catalogs) == []
+    assert store.calls["read_document"] == 1
+
+
+async def test_the_newest_bundle_comes_first(catalogs: Catalogs, store: FaultyStore) -> None:
+    """Bundles are in the order in which they are tried."""
+    await publish(store, bundle("a", 1.0), bundle("blobless", 2.0))
+    assert await ids(catalogs) == ["blobless", "a"]
+
+
+async def test_requests_are_answered_from_memory(catalogs: Catalogs, store: FaultyStore) -> None:
+    """A catalog is read when it is first asked for and when it is refreshed, and not between."""
+    await publish(store, bundle("a", 1.0))
+    for _ in range(5):
+        assert await ids(catalogs) == ["a"]
+    assert store.calls["read_document"] == 1
+    await publish(store, bundle("b", 2.0))
+    assert await ids(catalogs) == ["a"]
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["b"]
+
+
+async def test_many_ask_at_once(catalogs: Catalogs, store: FaultyStore) -> None:
+    """The first hundred requests of a repository share one look at the store."""
+    await publish(store, bundle("a", 1.0))
+    answers = await asyncio.gather(*(ids(catalogs) for _ in range(100)))
+    assert answers == [["a"]] * 100
+    assert store.calls["read_document"] == 1
+
+
+async def test_what_is_readable(catalogs: Catalogs, store: FaultyStore) -> None:
+    """The targets of what a catalog names are known, and forgotten when it names it no more."""
+    first, second = bundle("a", 1.0), bundle("b", 2.0)
+    digest = first.pack.entity.digest
+    assert catalogs.readable(digest) == frozenset()
+    await publish(store, first)
+    await ids(catalogs)
+    assert catalogs.readable(digest) == set(READABLE)
+    await publish(store, second)
+    await catalogs.refresh_all()
+    assert catalogs.readable(digest) == frozenset()
+    assert catalogs.readable(second.pack.entity.digest) == set(READABLE)
+
+
+async def test_a_catalog_that_goes(catalogs: Catalogs, store: FaultyStore) -> None:
+    """Bundles whose catalog is gone are not named any more."""
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    store.inner.documents.clear()  # type: ignore[attr-defined]
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == []
+
+
+async def test_a_store_that_fails_at_first(catalogs: Catalogs, store: FaultyStore) -> None:
+    """Without its catalog a repository is served without bundles, and with them once it is read."""
+    await publish(store, bundle("a", 1.0))
+    store.faults["read_document"] = Fail()
+    assert await ids(catalogs) == []
+    store.faults.clear()
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["a"]
+
+
+async def test_a_store_that_fails_later(catalogs: Catalogs, store: FaultyStore) -> None:
+    """What was read stays."""
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    store.faults["read_document"] = Fail()
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["a"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"\xff", b"[1", b'{"schema": 99}'])
+async def test_a_damaged_catalog(catalogs: Catalogs, store: FaultyStore, body: bytes) -> None:
+    """What is no catalog changes nothing, and is looked at again."""
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    name = catalog_name("p.git")
+    document = await store.read_document(name)
+    assert document is not None
+    version = await store.write_document(name, body, document.version)
+    for _ in range(2):
+        await catalogs.refresh_all()
+        assert await ids(catalogs) == ["a"]
+    good = encode(Catalog("p.git", "sha1", (bundle("b", 2.0),)))
+    await store.write_document(name, good, version)
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["b"]
+
+
+async def test_a_store_that_hangs(
+    catalogs: Catalogs, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first request waits for a bounded time, and goes on without bundles."""
+    monkeypatch.setattr(module, "FIRST_WAIT", 0.05)
+    await publish(store, bundle("a", 1.0))
+    released = asyncio.Event()
+    store.faults["read_document"] = Hang(released)
+    assert await ids(catalogs) == []
+    loading = catalogs._watched["p.git"].loading
+    assert loading is not None
+    released.set()
+    await loading
+    assert await ids(catalogs) == ["a"]
+
+
+async def test_what_nobody_asks_for_is_forgotten(
+    catalogs: Catalogs, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A repository that was not asked for in a long time costs no looks at the store."""
+    await ids(catalogs)
+    asked = store.calls["read_document"]
+    monkeypatch.setattr(module, "IDLE", -1.0)
+    await catalogs.refresh_all()
+    assert store.calls["read_document"] == asked
+    assert not catalogs._watched
+
+
+async def test_refreshing_goes_on(catalogs: Catalogs, store: FaultyStore) -> None:
+    """Catalogs are read again and again until that is cancelled, whatever one of them is."""
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    await ids(catalogs, "other.git")
+    store.faults["read_document"] = Fail(store.calls["read_document"] + 1)
+    seen = asyncio.Event()
+    read_document = store.read_document
+
+    async def counted(name: str) -> object:
+        if store.calls["read_document"] > 8:
+            seen.set()
+        return await read_document(name)
+
+    store.read_document = counted  # type: ignore[method-assign,assignment]
+    running = asyncio.create_task(catalogs.run())
+    await seen.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert await ids(catalogs) == ["a"]

@@ -1,0 +1,525 @@
+# Law of this file: each way that a command can take is taken here once, with stand-ins for whoever
+# is asked on it, so that it is seen who was asked and who was not.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from cache.cache import Cache
+from cache.flights import CacheUnavailable, Sink
+from cache.flights import Outcome as Ran
+from cache.keys import record_key
+from cache.records import Part
+from indexer.catalog import Bundle
+from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client, Location
+from redirects.targets import HttpTarget
+from redirects.window import Window
+from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
+from server.metrics import Metrics
+from server.outcome import Outcome
+from server.pipeline import Pipeline
+from server.settings import RedirectSettings
+from stores.base import StoreUnavailable
+from stores.entity import Entity
+from stores.memory import MemoryStore
+
+TARGET = HttpTarget("cdn", "http://cdn.example", Window(900.0, 3600.0))
+CDN = frozenset({TARGET.fingerprint})
+HTTP = Acceptance(frozenset({"http"}))
+CONTENT = os.urandom(5000)
+ENTITY = Entity(hashlib.sha256(CONTENT).hexdigest(), len(CONTENT), "application/x-pack")
+HEAD = b"head"
+CLIENT = Client("http://here.example")
+
+
+@dataclass
+class Publishing:
+    """Stands in for the publisher.
+
+    Attributes:
+        does: what publishing does; returns the targets through which the entity came back.
+    """
+
+    does: Callable[[Entity, Path], Awaitable[frozenset[str]]]
+    calls: int = 0
+    known: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def readable(self, digest: str) -> frozenset[str]:
+        """What came back earlier."""
+        return self.known.get(digest, frozenset())
+
+    async def publish(self, entity: Entity, path: Path) -> frozenset[str]:
+        """Publish."""
+        self.calls += 1
+        came = await self.does(entity, path)
+        self.known[entity.digest] = came
+        return came
+
+
+@dataclass
+class Bundles:
+    """Stands in for the catalogs."""
+
+    known: frozenset[str] = frozenset()
+
+    async def bundles(self, repository: str) -> tuple[Bundle, ...]:
+        """None."""
+        return ()
+
+    def readable(self, digest: str) -> frozenset[str]:
+        """What the indexer read back."""
+        return self.known
+
+
+@dataclass
+class AllWell:
+    """Stands in for the health of the targets."""
+
+    down: frozenset[str] = frozenset()
+
+    def filter(self, fingerprints: frozenset[str]) -> frozenset[str]:
+        """Those that answer."""
+        return fingerprints - self.down
+
+
+@dataclass
+class Asked:
+    """Stands in for a command of some dialect."""
+
+    answer: Plan
+    acceptance: Acceptance = ACCEPTS_NOTHING
+    client: Client = CLIENT
+    dialect: str = "git-v2"
+    name: str = "fetch"
+    repository: str = "p.git"
+    identity: str = "/p.git"
+
+    async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:
+        """As the test has it."""
+        return self.answer
+
+
+@dataclass
+class Running:
+    """Stands in for a program, and counts its runs.
+
+    Attributes:
+        gate: it waits for this before it ends.
+        error: it fails with this at its end.
+        valid: whether earlier records may be served.
+    """
+
+    gate: threading.Event | None = None
+    error: Exception | None = None
+    valid: bool = True
+    content: bytes = CONTENT
+    runs: int = 0
+
+    def run(self, sink: Sink) -> Ran:
+        """Run."""
+        self.runs += 1
+        sink.head(HEAD)
+        if self.content:
+            sink.write(self.content[:100])
+        if self.gate is not None:
+            assert self.gate.wait(60)
+        if self.error is not None:
+            raise self.error
+        if self.content:
+            sink.write(self.content[100:])
+        return Ran(ENTITY.media_type, "ab" * 20 if self.content else "", bool(self.content))
+
+    async def is_valid(self) -> bool:
+        """Whether records may be served."""
+        return self.valid
+
+    def execution(self, same_as: tuple[bytes, Part] | None = None) -> Execution:
+        """To be planned."""
+        return Execution(record_key("git-v2", "/p.git", b"x"), self.run, self.is_valid, same_as)
+
+
+@dataclass
+class House:
+    """A pipeline and what is around it."""
+
+    cache: Cache
+    store: MemoryStore
+    publisher: Publishing
+    bundles: Bundles
+    health: AllWell
+    metrics: Metrics
+    settings: RedirectSettings
+
+    async def respond(
+        self, running: Running, accepts: Acceptance = ACCEPTS_NOTHING
+    ) -> tuple[Answer, Outcome]:
+        """Have the pipeline answer."""
+        return await self.plan(Plan(None, running.execution()), accepts)
+
+    async def plan(self, plan: Plan, accepts: Acceptance = HTTP) -> tuple[Answer, Outcome]:
+        """Have the pipeline answer a command with this plan."""
+        pipeline = Pipeline(
+            self.cache,
+            self.store,
+            (TARGET,),
+            self.publisher,  # type: ignore[arg-type]
+            self.bundles,  # type: ignore[arg-type]
+            self.health,  # type: ignore[arg-type]
+            self.metrics,
+            self.settings,
+        )
+        return await pipeline.respond(Asked(plan, accepts))
+
+    def recorded(self) -> bool:
+        """Whether there is a record."""
+        return self.cache.records.load(Running().execution().key) is not None
+
+    def evict(self) -> None:
+        """Lose the entity."""
+        self.cache.entities.path(ENTITY.digest).unlink()
+
+
+async def comes_back(entity: Entity, path: Path) -> frozenset[str]:
+    """Publishing goes well."""
+    return CDN
+
+
+async def fails(entity: Entity, path: Path) -> frozenset[str]:
+    """The store does not answer."""
+    raise StoreUnavailable("down")
+
+
+async def hangs(entity: Entity, path: Path) -> frozenset[str]:
+    """The store never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def nowhere(entity: Entity, path: Path) -> frozenset[str]:
+    """It came back through no target."""
+    return frozenset()
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """A pipeline whose publishing goes well."""
+    executor = ThreadPoolExecutor(2)
+    cache = await Cache.open(tmp_path / "data", 1 << 30, executor)
+    yield House(
+        cache,
+        MemoryStore(),
+        Publishing(comes_back),
+        Bundles(),
+        AllWell(),
+        Metrics(),
+        RedirectSettings(min_size=0, max_wait=60.0),
+    )
+    await cache.close()
+    executor.shutdown()
+
+
+async def content(answer: Answer) -> bytes:
+    """What is sent inline."""
+    match answer.inline:
+        case Stored(entity=opened):
+            with opened as entity:
+                return os.pread(entity.fd, entity.size, 0)
+        case Growing(flight=flight):
+            async with flight.reader() as reader:
+                size = 0
+                while (grown := await reader.extent(size)) > size:
+                    size = grown
+                return os.pread(reader.fd, size, 0) if size else b""
+        case None:
+            return b""
+
+
+URL = f"http://cdn.example/{ENTITY.key}"
+
+
+async def test_a_miss_and_then_hits(house: House) -> None:
+    """What nobody has asked yet is computed and read along; then it is on record."""
+    running = Running()
+    answer, outcome = await house.respond(running)
+    assert (answer.head, answer.redirected, outcome) == (HEAD, (), Outcome.MISS)
+    assert await content(answer) == CONTENT
+    for _ in range(3):
+        answer, outcome = await house.respond(running)
+        assert isinstance(answer.inline, Stored)
+        assert (answer.head, outcome, await content(answer)) == (HEAD, Outcome.HIT, CONTENT)
+    assert (running.runs, house.publisher.calls) == (1, 0)
+
+
+async def test_a_redirect(house: House) -> None:
+    """Who accepts locations gets one: at first when it is published, then at once."""
+    running = Running()
+    for expected in (Outcome.MISS, Outcome.REDIRECT, Outcome.REDIRECT):
+        answer, outcome = await house.respond(running, HTTP)
+        assert outcome is expected
+        assert answer.head == HEAD
+        assert answer.inline is None
+        (named,) = answer.redirected
+        assert (named.location.url, named.part) == (URL, Part(ENTITY, "ab" * 20))
+    assert (running.runs, house.publisher.calls) == (1, 1)
+
+
+async def test_a_record_is_published_for_the_first_who_can_use_it(house: House) -> None:
+    """What was computed for a client that accepts nothing is redirected for one that does."""
+    running = Running()
+    await content((await house.respond(running))[0])
+    answer, outcome = await house.respond(running, HTTP)
+    assert (len(answer.redirected), outcome) == (1, Outcome.REDIRECT)
+    assert running.runs == 1
+
+
+async def test_what_the_indexer_has_read_back_is_not_published_again(house: House) -> None:
+    """An entity that a catalog names is named at once."""
+    house.bundles.known = CDN
+    answer, _ = await house.respond(Running(), HTTP)
+    assert answer.redirected
+    assert house.publisher.calls == 0
+
+
+async def test_followers(house: House) -> None:
+    """Who asks while it runs follows, and reads along from the start."""
+    running = Running(gate=threading.Event())
+    first, outcome = await house.respond(running)
+    assert outcome is Outcome.MISS
+    second, outcome = await house.respond(running)
+    assert outcome is Outcome.FOLLOW
+    assert isinstance(second.inline, Growing)
+    assert running.gate is not None
+    running.gate.set()
+    assert await content(first) == await content(second) == CONTENT
+    assert running.runs == 1
+
+
+async def test_followers_that_accept_locations_wait(house: House) -> None:
+    """They wait until the run is done and published, once for all."""
+    running = Running(gate=threading.Event())
+    waiting = [asyncio.create_task(house.respond(running, HTTP)) for _ in range(10)]
+    await asyncio.sleep(0)
+    assert running.gate is not None
+    running.gate.set()
+    answers = await asyncio.gather(*waiting)
+    assert all(answer.redirected for answer, _ in answers)
+    assert sorted(outcome for _, outcome in answers) == [Outcome.FOLLOW] * 9 + [Outcome.MISS]
+    assert running.runs == 1
+
+
+async def test_a_run_that_takes_longer_than_max_wait(house: House) -> None:
+    """Then its content is sent inline, while it is written."""
+    house.settings = RedirectSettings(min_size=0, max_wait=0.05)
+    running = Running(gate=threading.Event())
+    answer, outcome = await house.respond(running, HTTP)
+    assert (answer.redirected, outcome) == ((), Outcome.MISS)
+    assert isinstance(answer.inline, Growing)
+    assert running.gate is not None
+    running.gate.set()
+    assert await content(answer) == CONTENT
+    assert house.recorded()
+
+
+@pytest.mark.parametrize("does", [fails, nowhere, hangs])
+async def test_publishing_that_does_not_go_well(
+    house: House, does: Callable[[Entity, Path], Awaitable[frozenset[str]]]
+) -> None:
+    """Then content is sent inline, for the first and from the record, from one run."""
+    house.settings = RedirectSettings(min_size=0, max_wait=0.05 if does is hangs else 60.0)
+    house.publisher.does = does
+    running = Running()
+    for expected in (Outcome.MISS, Outcome.HIT):
+        answer, outcome = await house.respond(running, HTTP)
+        assert (answer.redirected, outcome) == ((), expected)
+        assert await content(answer) == CONTENT
+    assert running.runs == 1
+    house.publisher.does = comes_back
+    house.settings = RedirectSettings(min_size=0, max_wait=60.0)
+    answer, outcome = await house.respond(running, HTTP)
+    assert (len(answer.redirected), outcome) == (1, Outcome.REDIRECT)
+
+
+async def test_no_one_is_asked_to_publish_what_no_one_can_use(house: House) -> None:
+    """Too small, switched off, no scheme in common, nothing accepted: the store is left alone."""
+    https = Acceptance(frozenset({"https"}))
+    for settings, accepts in (
+        (RedirectSettings(min_size=1 << 20), HTTP),
+        (RedirectSettings(min_size=0, enabled=False), HTTP),
+        (RedirectSettings(min_size=0), https),
+        (RedirectSettings(min_size=0), ACCEPTS_NOTHING),
+    ):
+        house.settings = settings
+        answer, _ = await house.respond(Running(), accepts)
+        assert await content(answer) == CONTENT
+    assert house.publisher.calls == 0
+
+
+async def test_a_target_that_is_down(house: House) -> None:
+    """What was published is sent inline while its target does not answer."""
+    running = Running()
+    await house.respond(running, HTTP)
+    house.health.down = CDN
+    answer, outcome = await house.respond(running, HTTP)
+    assert (answer.redirected, outcome) == ((), Outcome.HIT)
+    assert await content(answer) == CONTENT
+
+
+async def test_a_head_alone(house: House) -> None:
+    """An answer without an entity is recorded and served as any other, and nothing is published."""
+    running = Running(content=b"")
+    for accepts in (HTTP, ACCEPTS_NOTHING, HTTP):
+        answer, _ = await house.respond(running, accepts)
+        assert (answer.head, answer.redirected) == (HEAD, ())
+        assert await content(answer) == b""
+    assert (running.runs, house.publisher.calls) == (1, 0)
+
+
+@pytest.mark.parametrize("accepts", [ACCEPTS_NOTHING, HTTP], ids=["inline", "redirect"])
+async def test_a_run_that_fails(house: House, accepts: Acceptance) -> None:
+    """Its error is raised to whoever waits, nothing is recorded, and the next one runs again."""
+    failing = Running(error=KeyError("failed"))
+
+    async def whole() -> bytes:
+        answer, _ = await house.respond(failing, accepts)
+        return await content(answer)
+
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            await whole()
+        assert not house.recorded()
+    assert failing.runs == 2
+    assert house.publisher.calls == 0
+    _, outcome = await house.respond(Running(), accepts)
+    assert outcome is Outcome.MISS
+
+
+@pytest.mark.parametrize("accepts", [ACCEPTS_NOTHING, HTTP], ids=["inline", "redirect"])
+async def test_a_record_that_is_not_valid_any_more(house: House, accepts: Acceptance) -> None:
+    """What may not be served any more is not, by no way; the question is asked again."""
+    running = Running()
+    await content((await house.respond(running, accepts))[0])
+    running.valid = False
+    running.error = KeyError("gone")
+
+    async def whole() -> bytes:
+        answer, _ = await house.respond(running, accepts)
+        return await content(answer)
+
+    with pytest.raises(KeyError):
+        await whole()
+    assert running.runs == 2
+
+
+async def test_an_entity_that_was_lost_here(house: House) -> None:
+    """What the cache has lost is fetched from the store, verified, and not computed."""
+    running = Running()
+    await content((await house.respond(running))[0])
+    house.evict()
+    house.store.entities[ENTITY.digest] = CONTENT
+    house.store.modified[ENTITY.digest] = 0.0
+    answer, outcome = await house.respond(running)
+    assert (await content(answer), outcome) == (CONTENT, Outcome.HIT)
+    assert running.runs == 1
+
+
+@pytest.mark.parametrize("stored", [None, b"", b"spoiled", CONTENT[:-1], CONTENT + b"x"])
+async def test_an_entity_that_was_lost_everywhere(house: House, stored: bytes | None) -> None:
+    """What is nowhere, or spoiled in the store, is computed again."""
+    running = Running()
+    await content((await house.respond(running))[0])
+    house.evict()
+    if stored is not None:
+        house.store.entities[ENTITY.digest] = stored
+        house.store.modified[ENTITY.digest] = 0.0
+    answer, outcome = await house.respond(running)
+    assert (await content(answer), outcome) == (CONTENT, Outcome.MISS)
+    assert running.runs == 2
+
+
+async def test_what_is_published_needs_no_copy_here(house: House) -> None:
+    """A location is named although the cache has lost the content."""
+    running = Running()
+    await house.respond(running, HTTP)
+    house.evict()
+    answer, outcome = await house.respond(running, HTTP)
+    assert (len(answer.redirected), outcome) == (1, Outcome.REDIRECT)
+    assert running.runs == 1
+
+
+def covering() -> Redirected:
+    """A bundle at its location."""
+    part = Part(Entity("cd" * 32, 1000), "cd" * 20)
+    return Redirected(part, Location("http://cdn.example/bundle", "cdn", "http", None))
+
+
+async def test_a_bundle_that_is_the_whole_answer(house: House) -> None:
+    """Nothing is run, looked up or published."""
+    bundle = covering()
+    answer, outcome = await house.plan(Plan(bundle, None, b"all"))
+    assert (answer, outcome) == (Answer(b"all", (bundle,)), Outcome.REDIRECT)
+
+
+async def test_a_bundle_and_the_rest(house: House) -> None:
+    """The bundle is named first; what is newer is named or sent."""
+    running = Running()
+    bundle = covering()
+    plan = Plan(bundle, running.execution())
+    for _ in range(2):
+        answer, outcome = await house.plan(plan)
+        assert outcome is Outcome.REDIRECT
+        assert [named.location.url for named in answer.redirected] == [bundle.location.url, URL]
+        assert answer.inline is None
+    house.health.down = CDN
+    answer, outcome = await house.plan(plan)
+    assert outcome is Outcome.REDIRECT
+    assert answer.redirected == (bundle,)
+    assert await content(answer) == CONTENT
+    assert running.runs == 1
+
+
+async def test_an_answer_that_is_a_bundle(house: House) -> None:
+    """Who accepts nothing is sent the bundle's pack from the store; no program runs."""
+    house.store.entities[ENTITY.digest] = CONTENT
+    house.store.modified[ENTITY.digest] = 0.0
+    running = Running()
+    same = (b"same", Part(ENTITY, "ab" * 20))
+    answer, outcome = await house.plan(Plan(None, running.execution(same)), ACCEPTS_NOTHING)
+    assert (answer.head, outcome) == (b"same", Outcome.HIT)
+    assert await content(answer) == CONTENT
+    assert running.runs == 0
+
+
+async def test_an_answer_that_is_a_bundle_which_is_gone(house: House) -> None:
+    """Then it is computed."""
+    running = Running()
+    same = (b"same", Part(ENTITY, "ab" * 20))
+    answer, outcome = await house.plan(Plan(None, running.execution(same)), ACCEPTS_NOTHING)
+    assert (answer.head, outcome, await content(answer)) == (HEAD, Outcome.MISS, CONTENT)
+
+
+async def test_a_cache_that_cannot_be_written(house: House, tmp_path: Path) -> None:
+    """That is raised, for the dialect to answer without it."""
+    incoming = tmp_path / "data" / "incoming"
+    incoming.rmdir()
+    incoming.write_text("in the way")
+    with pytest.raises(CacheUnavailable):
+        await house.respond(Running())
+
+
+async def test_runs_are_counted_once(house: House) -> None:
+    """A run counts when it is begun, not for each who follows it."""
+    running = Running()
+    for _ in range(3):
+        await content((await house.respond(running))[0])
+    figures, _ = house.metrics.render()
+    counted = b'offramp_executions_total{command="fetch",dialect="git-v2",repo="p.git"} 1.0'
+    assert counted in figures
