@@ -1,0 +1,88 @@
+# Law of this file: one command compares Offramp with stock git's http-backend behind nginx, side by
+# side on this machine, and says of each goal whether it was reached.
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks import repository, servers
+from benchmarks.load import LoadFailed
+from benchmarks.measures import QUICK, Bench, Effort
+from benchmarks.servers import CannotStart
+from benchmarks.table import Report
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print and save; 0 if all was measured, whether or not the goals were reached."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.compare", description="Offramp beside git's http-backend and nginx."
+    )
+    parser.add_argument(
+        "--repo", type=Path, metavar="PATH", help="measure on a copy of this repository"
+    )
+    parser.add_argument("--json", type=Path, default=Path(".bench/results.json"), metavar="FILE")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small repository and little load: a smoke test"
+    )
+    parser.add_argument(
+        "--temp", type=Path, metavar="DIR", help="where to work; some GB on a disk, no tmpfs"
+    )
+    given = parser.parse_args(arguments)
+    missing = servers.missing_programs()
+    if missing is not None:
+        parser.exit(2, f"benchmarks.compare: {missing}\n")
+    if given.repo is not None and not given.repo.is_dir():
+        parser.exit(2, f"benchmarks.compare: {given.repo}: no such directory\n")
+    talk = Console(stderr=True, highlight=False)
+    # Servers are ended and files removed by `with` blocks, which a signal must not skip.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with tempfile.TemporaryDirectory(prefix="offramp-bench-", dir=given.temp) as temp:
+        work = Path(temp).resolve()
+        report = Report()
+        try:
+            _measure(given, work, report, lambda text: talk.print(f"[dim]{text}[/]"))
+        except (CannotStart, LoadFailed, subprocess.CalledProcessError) as error:
+            parser.exit(1, f"benchmarks.compare: {error}\n")
+    report.draw(Console(width=None if sys.stdout.isatty() else 118))
+    report.save(given.json)
+    print(f"written to {given.json}")
+    return 0
+
+
+def _measure(
+    given: argparse.Namespace, work: Path, report: Report, say: Callable[[str], None]
+) -> None:
+    bare = work / "root" / "repository.git"
+    bare.parent.mkdir()
+    say("making the repository")
+    if given.repo is not None:
+        shape = repository.copy(given.repo.resolve(), bare)
+    else:
+        commits = repository.COMMITS_QUICK if given.quick else repository.COMMITS
+        shape = repository.generate(bare, commits)
+    effort = QUICK if given.quick else Effort()
+    report.about.update(
+        repository="generated" if given.repo is None else given.repo.resolve().name,
+        shape=asdict(shape),
+        effort=asdict(effort),
+        cpus=os.cpu_count(),
+        python=platform.python_version(),
+        git=subprocess.check_output(("git", "version"), text=True).split()[-1],
+    )
+    say(f"{shape.objects:,} objects, {shape.commits:,} commits, {shape.pack_size / 1e6:.1f} MB")
+    Bench(bare.parent, bare.name, work, effort, report, say).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
