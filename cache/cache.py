@@ -107,7 +107,10 @@ class Cache:
             _log.warning("last uses are not written down: %s", error)
 
     def _maintain(self) -> None:
-        self._flush()
+        # A server that nobody asks does nothing. What other processes add is in their figures,
+        # and they evict.
+        if self.usage.has_noted():
+            self._flush()
         full, self._full.rung = self._full.rung, False
         if self.total_size() <= self.max_size and not full:
             return

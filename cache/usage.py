@@ -110,6 +110,11 @@ class Usage:
         with self._guard:
             return self._size + self._added, self._entities
 
+    def has_noted(self) -> bool:
+        """Something waits for the next :meth:`flush`."""
+        with self._guard:
+            return bool(self._used)
+
     def flush(self) -> None:
         """Write down what was noted. Blocks.
 
