@@ -121,9 +121,14 @@ class Frames:
     def read(self) -> bytes | None:
         """The next frame, or None while it is not there, complete."""
         file = self.journal.number
+        # The size is asked first: what is appended after that is for the next look. Asked last, it
+        # would speak of a frame whose length was read before it was there, as 0.
+        size = os.fstat(file).st_size
+        if size < self.offset + _LENGTH:
+            return None
         length = int.from_bytes(os.pread(file, _LENGTH, self.offset), "big")
         end = self.offset + _LENGTH + length
-        if os.fstat(file).st_size < max(end, self.offset + _LENGTH):
+        if size < end:
             return None
         body = os.pread(file, length, self.offset + _LENGTH)
         self.offset = end

@@ -11,6 +11,7 @@ import random
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from cache.entities import Entities
 from cache.errors import CacheUnavailable, RunFailed
 from cache.flights import Outcome, Reader, Sink
-from cache.journal import append_frame, take_off
+from cache.journal import Frames, append_frame, take_off
 from cache.keys import record_key
 from cache.layout import Descriptor, lock, unlock
 
@@ -560,3 +561,20 @@ def test_whatever_a_journal_says_a_follower_ends(
     asyncio.run(follow())
     house.records.delete(key)
     house.layout.incoming(key).unlink(missing_ok=True)
+
+
+def test_a_frame_that_appears_during_a_look_is_not_taken_for_an_empty_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frame that is written between two system calls of a follower is read whole."""
+    path = tmp_path / "journal"
+    path.touch()
+    size_of = os.fstat
+
+    def after_it_appeared(file: int) -> os.stat_result:
+        path.write_bytes((4).to_bytes(8, "big") + b"head")
+        return size_of(file)
+
+    frames = Frames(Descriptor(os.open(path, os.O_RDONLY)))
+    monkeypatch.setattr("cache.journal.os.fstat", after_it_appeared)
+    assert frames.read() == b"head"
