@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,9 @@ def test_the_ledger_is_counted(tmp_path: Path) -> None:
 async def test_generated_repositories_are_whole_and_equal(git: Git, tmp_path: Path) -> None:
     """Equal sizes give equal histories, packed with a bitmap, in which git finds no fault."""
     shape = generate(tmp_path / "one", commits=60)
-    assert generate(tmp_path / "two", commits=60) == shape
+    again = generate(tmp_path / "two", commits=60)
+    # git's threads do not find the same deltas each time.
+    assert replace(again, pack_size=shape.pack_size) == shape
     assert shape.commits >= 60
     assert shape.objects > 3 * shape.commits
     assert list((tmp_path / "one/objects/pack").glob("*.bitmap"))
