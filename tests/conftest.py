@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from server.app import listen, make_runner
@@ -17,6 +18,13 @@ from server.metrics import Metrics
 from server.runtime import Runtime
 from server.serving import BACKLOG, address_of, bind
 from server.settings import Settings, load
+
+
+# The machines that run these tests are shared: how long one example takes says nothing of us.
+hypothesis.settings.register_profile(
+    "offramp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("offramp")
 
 
 @pytest.fixture(autouse=True)
