@@ -19,7 +19,6 @@ from server.runtime import Runtime
 from server.serving import BACKLOG, address_of, bind
 from server.settings import Settings, load
 
-
 # The machines that run these tests are shared: how long one example takes says nothing of us.
 hypothesis.settings.register_profile(
     "offramp", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
