@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from wire.git.capabilities import (
     Capabilities,
     advertise,
+    intersect,
+    is_v2,
     parse_advertisement,
     service_preface,
+    without_preface,
 )
 from wire.git.pktline import FLUSH, ProtocolError, Special, encode, parse, text
 from wire.git.v2 import parse_request
@@ -206,3 +209,78 @@ def test_garbage(body):
 def test_service_preface():
     """Over HTTP the service is named first."""
     assert service_preface("git-upload-pack") == b"001e# service=git-upload-pack\n0000"
+
+
+@pytest.mark.parametrize(
+    "preface", [b"", service_preface("git-upload-pack"), b"001d# service=git-upload-pack0000"]
+)
+def test_with_and_without_a_preface(preface):
+    """Over HTTP an advertisement is the same with the service's name before it and without."""
+    assert without_preface(preface + STOCK) == STOCK
+    assert is_v2(preface + STOCK)
+    assert is_v2(preface + b"000dversion 20000")
+    assert parse_advertisement(preface + STOCK) == parse_advertisement(STOCK)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>version 2",
+        FLUSH,
+        service_preface("git-upload-pack"),
+        service_preface("git-receive-pack") + STOCK,
+        packets(b"version 1"),
+        packets(b"version 20"),
+        packets(b"a" * 40 + b" HEAD\0version 2"),
+    ],
+)
+def test_not_v2(body):
+    """Whatever else a server answers is not taken for protocol v2."""
+    assert not is_v2(body)
+
+
+def both(*theirs: bytes, ours: bytes = STOCK) -> tuple[tuple[str, str | None], ...]:
+    """What is common to ours, and a server that advertises these lines."""
+    other = parse_advertisement(packets(b"version 2", *theirs))
+    return intersect(parse_advertisement(ours), other).entries
+
+
+def test_an_intersection_has_what_both_have():
+    """Commands and features that one of the two lacks are left out; ours give the order."""
+    assert both(
+        b"object-format=sha1",
+        b"promisor-remote=url",
+        b"fetch=new filter shallow sideband-all",
+        b"ls-refs",
+        b"new-command=x",
+        b"session-id=1",
+        b"agent=forge/1",
+    ) == (("ls-refs", None), ("fetch", "shallow filter"), ("object-format", "sha1"))
+    assert both(b"server-option", b"object-info=size") == (
+        ("server-option", None),
+        ("object-info", None),
+    )
+    assert both() == ()
+
+
+def test_an_intersection_is_advertised():
+    """What both have is advertised like stock git's own, and adds nothing to it."""
+    stock = parse_advertisement(STOCK)
+    common = intersect(stock, stock)
+    assert advertise(common, "git/2.39.5", False, False) == STOCK
+    assert intersect(common, common) == common
+
+
+def test_packfile_uris_of_another_server_are_no_feature_of_ours():
+    """Redirects of a server behind us, which is not asked for any, are not offered."""
+    packed = packets(b"version 2", b"fetch=packfile-uris shallow sideband-all")
+    assert both(b"fetch=packfile-uris shallow sideband-all", ours=packed) == (("fetch", "shallow"),)
+
+
+def test_no_intersection_of_two_object_formats():
+    """Repositories whose objects have other names have nothing in common."""
+    with pytest.raises(ProtocolError, match="are sha256 there, and sha1 here"):
+        both(b"object-format=sha256")
+    with pytest.raises(ProtocolError, match="are sha1 there, and sha256 here"):
+        both(ours=packets(b"version 2", b"object-format=sha256"))

@@ -14,6 +14,9 @@ from wire.git.pktline import FLUSH, ProtocolError, Special, parse, shown, text
 _VERSION: Final = b"version 2"
 _CAPABILITY: Final = re.compile(rb"([A-Za-z0-9_-]+)(?:=([ -~]*))?")
 _AGENT: Final = re.compile(r"[!-~]+")
+# With the line feed that gitprotocol-http(5) asks for, and without, as some servers send it.
+_PREFACES: Final = (b"001e# service=git-upload-pack\n0000", b"001d# service=git-upload-pack0000")
+_V2_BEGINS: Final = (b"000eversion 2\n", b"000dversion 2")
 
 # Capabilities that are passed on as they are; `agent` is ours.
 _PLAIN: Final = frozenset({"server-option", "object-format"})
@@ -58,10 +61,13 @@ class Capabilities:
 def parse_advertisement(body: bytes) -> Capabilities:
     """Read what ``git upload-pack --advertise-refs`` says with ``GIT_PROTOCOL=version=2``.
 
+    Over HTTP it may have a preface. What is advertised that we do not know is kept; neither
+    :func:`advertise` nor :func:`intersect` passes it on.
+
     Raises:
         ProtocolError: it is no whole v2 advertisement, or names a capability twice.
     """
-    packets = parse(body)
+    packets = parse(without_preface(body))
     if not packets or packets.pop() is not Special.FLUSH:
         raise ProtocolError("the capability advertisement does not end with a flush")
     entries: dict[str, str | None] = {}
@@ -89,6 +95,49 @@ def parse_advertisement(body: bytes) -> Capabilities:
 def _check_version(line: bytes) -> None:
     if line != _VERSION:
         raise ProtocolError(f"expected 'version 2', got '{shown(line)}'; use git 2.18 or newer")
+
+
+def without_preface(body: bytes) -> bytes:
+    """An answer at ``info/refs`` without what names the service, if it begins with that."""
+    for preface in _PREFACES:
+        if body.startswith(preface):
+            return body[len(preface) :]
+    return body
+
+
+def is_v2(body: bytes) -> bool:
+    """Tell whether an answer at ``info/refs``, with its preface or without, is protocol v2's.
+
+    It is asked of any bytes; what is not v2 may be v0, v1 or no answer of git at all.
+    """
+    return without_preface(body).startswith(_V2_BEGINS)
+
+
+def intersect(ours: Capabilities, theirs: Capabilities) -> Capabilities:
+    """What a client may ask if either of two servers may have to answer it.
+
+    Args:
+        ours: our local git's, whose order is kept.
+        theirs: another server's, which may advertise anything.
+
+    Raises:
+        ProtocolError: their objects are named by another hash than ours.
+    """
+    if ours.object_format != theirs.object_format:
+        raise ProtocolError(
+            f"object ids are {theirs.object_format} there, and {ours.object_format} here"
+        )
+    entries: list[tuple[str, str | None]] = []
+    for name, value in ours.entries:
+        if not theirs.has(name):
+            continue
+        if name in _PLAIN:
+            entries.append((name, value))
+        elif name in _COMMANDS:
+            known = _COMMANDS[name] & set(theirs.value(name).split())
+            features = [word for word in (value or "").split() if word in known]
+            entries.append((name, " ".join(features) or None))
+    return Capabilities(tuple(entries))
 
 
 def advertise(stock: Capabilities, agent: str, packfile_uris: bool, bundle_uri: bool) -> bytes:

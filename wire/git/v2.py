@@ -328,6 +328,36 @@ def encode_fetch(fetch: Fetch, agent: str | None = None) -> bytes:
     return _request(b"fetch", asked.session.object_format, arguments, agent)
 
 
+def encode_probe(oid: str, object_format: str, *, filtered: bool) -> bytes:
+    """The smallest fetch that shows whether a server lets one object be had.
+
+    See :func:`wire.git.probe.probe_verdict` for its answer.
+
+    Args:
+        oid: the object, in hex.
+        object_format: ``sha1`` or ``sha256``.
+        filtered: the server knows filters; of a commit, nothing but itself is sent then.
+    """
+    return encode_fetch(
+        Fetch(
+            Session(object_format=object_format),
+            wants=(oid,),
+            deepen=1,
+            filter="tree:0" if filtered else None,
+            done=True,
+            ofs_delta=True,
+        )
+    )
+
+
+def without_object_format(request: bytes) -> bytes:
+    """A request for a server that does not advertise ``object-format``, as git before 2.28.
+
+    Such a server knows SHA-1 only, and refuses the capability.
+    """
+    return request.replace(pktline.text(b"object-format=sha1"), b"", 1)
+
+
 def encode_ls_refs(
     object_format: str, *, peel: bool, symrefs: bool, unborn: bool, prefixes: Iterable[bytes]
 ) -> bytes:
