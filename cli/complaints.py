@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cli.setting_list import Setting, sections
+from server.setting_types import without_secrets
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from pydantic_settings import SettingsError
 
 _PREFIX: Final = "OFFRAMP_"
-_USER_OF_URL: Final = re.compile(r"(://)[^/\s'\"]*@")
 _FIELD_OF_MESSAGE: Final = re.compile(r'for field "(\w+)"')
 
 # Not settings themselves.
@@ -65,8 +65,9 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 
 def _line(fault: ErrorDetails, file: Path | None, environ: Mapping[str, str]) -> str:
     place = _without_tags(fault["loc"])
-    what = fault["msg"].removeprefix("Value error, ").removeprefix(f"{fault['input']!r} is ")
-    what = _USER_OF_URL.sub(r"\g<1>***@", what)
+    given = fault["input"]
+    shown = without_secrets(given) if isinstance(given, str) else given
+    what = fault["msg"].removeprefix("Value error, ").removeprefix(f"{shown!r} is ")
     if not place:  # of several settings together, which the message names
         return what
     variable = _variable(place, environ)
@@ -151,6 +152,4 @@ def _shown(place: Place, value: object) -> str:
     secret = path not in known or known[path].secret
     if secret or not isinstance(value, str | int | float) or len(str(value)) > 100:
         return ""
-    return (
-        f" = {json.dumps(_USER_OF_URL.sub(r'://***@', value) if isinstance(value, str) else value)}"
-    )
+    return f" = {json.dumps(without_secrets(value) if isinstance(value, str) else value)}"

@@ -58,9 +58,17 @@ def _checked(config: Path | None) -> Settings:
         return settings_from(Given(config))  # tells it
 
 
+_WHO_MAY_READ = {
+    "none": "who reaches this server may read",
+    "token": "who shows one of access.tokens may read what it opens",
+    "proxy": "whom a proxy of access.proxies names may read what access.users lists",
+}
+
+
 def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     """What a person would want to see confirmed; no secret is among it."""
-    yield "root", str(settings.root.absolute())
+    root = settings.local_root
+    yield "root", "none, upstreams only" if root is None else str(root.absolute())
     yield "data", str(settings.data.absolute())
     yield "listen", settings.listen
     yield "public_url", settings.public_url or "as clients write it in Host, over http"
@@ -73,7 +81,13 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "store", f"directory {(store.path or settings.data / 'store').absolute()}"
     for target in settings.effective_targets():
         where = f" {target.base_url}" if target.type == "http" else ""
-        yield "target", f"{target.name} ({target.type}){where}"
+        access = "" if target.signed else ", for everybody"
+        yield "target", f"{target.name} ({target.type}{access}){where}"
+    if root is not None:
+        yield "access", _WHO_MAY_READ[settings.access.auth]
+    for upstream in settings.upstreams:
+        access = "public" if upstream.public else "private"
+        yield "upstream", f"/{upstream.title} -> {upstream.url} ({access}, auth {upstream.auth})"
     redirect = settings.redirect
     yield (
         "redirect",

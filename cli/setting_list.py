@@ -14,7 +14,8 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from server.settings import Settings, parse_duration, parse_size
+from server.setting_types import parse_duration, parse_size
+from server.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)

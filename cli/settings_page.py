@@ -8,7 +8,7 @@ from typing import Final
 from cli.setting_list import Section, sections
 
 _INTRODUCTION: Final = """\
-<!-- Made by `offramp config docs > docs/settings.md`; change server/settings.py instead. -->
+<!-- Made by `offramp config docs > docs/settings.md`; change server/settings*.py instead. -->
 
 # Settings
 
@@ -35,7 +35,7 @@ def page() -> str:
 def _section(section: Section) -> str:
     if not section.path:
         return "\n" + _TABLE + "".join(_rows(section))
-    table = section.path.removesuffix("[]")
+    table = section.path.replace("[]", "")
     title = f"`[[{table}]]`" if section.path.endswith("[]") else f"`[{table}]`"
     if section.variant:
         title += f' with `type = "{section.variant}"`'

@@ -29,6 +29,14 @@ class Reason(Enum):
     CLIENT_ACCEPTS_NONE = "client_accepts_none", "The client did not say that it accepts locations."
     TOO_SMALL = "too_small", "The content is smaller than redirect.min_size."
     NO_TARGET = "no_target", "No target is left that could be named to this client."
+    PUBLIC_TARGET = (
+        "public_target",
+        "The content is private and the URLs of this target are not signed.",
+    )
+    NOT_FOR_REPOSITORY = (
+        "not_for_repository",
+        "The repository's settings do not list this target (targets).",
+    )
     NOT_PUBLISHED = "not_published", "The content has not been read back through this target."
     PROTOCOL_NOT_ACCEPTED = (
         "protocol_not_accepted",

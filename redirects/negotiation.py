@@ -1,6 +1,6 @@
-# Law of this file: the first target in order through which the content was read back and whose
-# scheme the client accepts is named; else the content goes inline. This runs for every answer, so
-# it asks nobody anything and costs microseconds.
+# Law of this file: the first target in order that may name the content, through which it was read
+# back and whose scheme the client accepts is named; else the content goes inline. This runs for
+# every answer, so it asks nobody anything and costs microseconds.
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from redirects.acceptance import Acceptance, Client
+from redirects.audience import PUBLIC, Audience
 from redirects.decision import CannotLocate, Decision, Inline, PassedOver, Reason, Redirect
 from redirects.targets import Target
 from stores.entity import Entity
@@ -23,6 +24,7 @@ def negotiate(
     readable: AbstractSet[str],
     min_size: int,
     enabled: bool,
+    audience: Audience = PUBLIC,
 ) -> Decision:
     """Decide how this client gets ``entity``.
 
@@ -35,6 +37,7 @@ def negotiate(
         readable: fingerprints of the targets through which ``entity`` was read back.
         min_size: bytes below which content goes inline.
         enabled: False, everything goes inline.
+        audience: for whom the content is.
     """
     if not enabled:
         return Inline(Reason.DISABLED)
@@ -44,7 +47,12 @@ def negotiate(
         return Inline(Reason.TOO_SMALL)
     passed_over: list[PassedOver] = []
     for target in targets:
-        if target.protocol(client) not in acceptance.protocols:
+        # What may never be comes first: publishing helps only where the reason says that it would.
+        if audience.private and not target.signed:
+            reason = Reason.PUBLIC_TARGET
+        elif audience.targets and target.name not in audience.targets:
+            reason = Reason.NOT_FOR_REPOSITORY
+        elif target.protocol(client) not in acceptance.protocols:
             reason = Reason.PROTOCOL_NOT_ACCEPTED
         elif target.fingerprint not in readable:
             reason = Reason.NOT_PUBLISHED

@@ -58,6 +58,11 @@ class SelfTarget:
         object.__setattr__(self, "_signed", lru_cache(_REMEMBERED)(self._sign))
 
     @property
+    def signed(self) -> bool:
+        """Nobody reads through a URL without its signature: here, always so."""
+        return True
+
+    @property
     def max_lifetime(self) -> int:
         """Seconds that a URL given out now may live."""
         return self.window.longest
@@ -117,6 +122,11 @@ class S3Target:
         object.__setattr__(self, "_presigned", lru_cache(_REMEMBERED)(self._presign))
 
     @property
+    def signed(self) -> bool:
+        """Nobody reads through a URL without its signature: so, unless the bucket is public."""
+        return self.credentials is not None
+
+    @property
     def max_lifetime(self) -> int:
         """Seconds that a URL given out now may live."""
         return self.window.longest
@@ -173,6 +183,11 @@ class HttpTarget:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fingerprint", _fingerprint("http", self.base_url))
         object.__setattr__(self, "_scheme", scheme(self.base_url))
+
+    @property
+    def signed(self) -> bool:
+        """Nobody reads through a URL without its signature: here, whoever knows a digest reads."""
+        return False
 
     @property
     def max_lifetime(self) -> int:

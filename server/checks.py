@@ -11,6 +11,7 @@ import aiohttp
 from repos.git.program import Git
 from server.checks_machine import check_machine
 from server.checks_store import check_store, check_targets
+from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_store
@@ -20,9 +21,17 @@ _GIT_SECONDS = 60.0
 
 
 async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
-    """Look at programs, directories, the store, the targets and this user's git settings."""
+    """Look at programs, directories, upstreams, the store, targets and this user's git settings."""
     for verdict in check_machine(settings, Git(time_limit=_GIT_SECONDS)):
         yield verdict
+    for verdict in check_access(settings):
+        yield verdict
+    async with (
+        aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+        aclosing(check_upstreams(settings, session)) as checks,
+    ):
+        async for verdict in checks:
+            yield verdict
     try:
         store = build_store(settings)
     except Unusable as error:

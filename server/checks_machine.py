@@ -35,7 +35,8 @@ def check_machine(settings: Settings, git: Git) -> Iterator[Verdict]:
     """Everything but the store and its targets; blocks."""
     version = _git_version(git)
     yield version
-    yield from _root(settings.root, git)
+    if settings.local_root is not None:
+        yield from _root(settings.local_root, git)
     yield from _data(settings.data)
     yield _public_url(settings)
     if version.level is not Level.FAIL:
@@ -126,23 +127,24 @@ def _data(data: Path) -> Iterator[Verdict]:
 
 def _public_url(settings: Settings) -> Verdict:
     url = settings.public_url
-    listens_here_only = _is_loopback(host_port(settings.listen)[0])
+    listens_here_only = is_loopback(host_port(settings.listen)[0])
     if url is None:
         if listens_here_only:
             return Verdict(Level.OK, "public_url: not set; clients are on this machine")
         remedy = "set public_url if clients come by https or through a proxy"
         return Verdict(Level.INFO, "public_url: not set; URLs are made from http and Host", remedy)
     parts = urlsplit(url)
-    if _is_loopback(parts.hostname or "") and not listens_here_only:
+    if is_loopback(parts.hostname or "") and not listens_here_only:
         remedy = "set it to the name by which clients reach this server"
         return Verdict(Level.WARN, f"public_url {url}: leads other machines to themselves", remedy)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         remedy = "put a proxy that speaks TLS in front; signed URLs are keys to content"
         return Verdict(Level.WARN, f"public_url {url}: not encrypted", remedy)
     return Verdict(Level.OK, f"public_url {url}")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -1,5 +1,5 @@
 # Law of this file: everything that is logged goes to one stream in one format, and no secret is in
-# it: no Authorization, no signature, no query of a URL.
+# it: no Authorization, no token, no signature, no user or query of a URL.
 
 from __future__ import annotations
 
@@ -30,16 +30,29 @@ _REDACTED: Final = "[redacted]"
 _SECRET_NAME: Final = re.compile(
     r"(?i)(?:.*authorization|.*password|.*secret.*|.*token|signature|cookie)\Z"
 )
+# user:password@ in a URL, of which some proxies take a slash
+_USER_OF_URL: Final = re.compile(r"(:/{1,2})[^/\s'\"]+@")
 _SECRETS: Final = (
-    # user:password@ in a URL
-    (re.compile(r"(://)[^/\s@'\"]+@"), rf"\g<1>{_REDACTED}@"),
+    (_USER_OF_URL, rf"\g<1>{_REDACTED}@"),
     # a query, of a whole URL or of a path alone
     (re.compile(r"\?[^\s'\"<>?]*=[^\s'\"<>]*"), f"?{_REDACTED}"),
     # a header as text, as an entry of a printed dict, or as a printed pair
     (
         re.compile(
-            r"(?i)((?:proxy-)?authorization['\"]?\s*[:=,]\s*(?:b(?=['\"]))?)(?:'[^']*'|\"[^\"]*\"|[^\n]*)"
+            r"(?i)((?:(?:proxy-)?authorization|(?:private|job|deploy)-token|cookie)['\"]?"
+            r"\s*[:=,]\s*(?:b(?=['\"]))?)(?:'[^']*'|\"[^\"]*\"|[^\n]*)"
         ),
+        rf"\g<1>{_REDACTED}",
+    ),
+    # a header's value on its own; `realm=` is a challenge, which everybody gets
+    (re.compile(r"(?i)\b(basic|bearer)\s+(?!realm=)[^\s,;'\"]+"), rf"\g<1> {_REDACTED}"),
+    (
+        re.compile(r"(?i)\b(token|negotiate|ntlm)\s+[A-Za-z0-9._~+/-]{16,}=*"),
+        rf"\g<1> {_REDACTED}",
+    ),
+    # tokens of forges, which begin in ways of their own
+    (
+        re.compile(r"\b(gh[a-z]_|github_pat_|gl(?:pat|dt|rt|cbt|ptt)-)[A-Za-z0-9_.-]{16,}"),
         rf"\g<1>{_REDACTED}",
     ),
     # the parts of a signed URL, wherever they turn up on their own
@@ -78,11 +91,14 @@ def redact(text: str) -> str:
 def safe_path(target: str) -> str:
     """What may be logged of a request's target: its path, and which git service it asks for.
 
-    The absolute form (RFC 9112 section 3.2.2) may name a user: only its path is kept.
+    The absolute form (RFC 9112 section 3.2.2) may name a user: only its path is kept. So may a URL
+    within the path, of somebody who takes us for a proxy: its user is taken out.
     """
     path, _, query = target.partition("?")
     if not path.startswith("/"):
         path = "/" + path.partition("://")[2].partition("/")[2]
+    if "@" in path:
+        path = _USER_OF_URL.sub(rf"\g<1>{_REDACTED}@", path)
     service = _SERVICE.search(query) if query else None
     return path if service is None else f"{path}?service={service[1]}"
 

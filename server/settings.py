@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import re
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -17,55 +14,11 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from server.setting_types import BaseUrl, Duration, Section, Size
+from server.settings_upstreams import AccessSettings, MirrorSettings, UpstreamSettings, matches
 
 
-def parse_size(value: object) -> object:
-    """Read ``65536``, ``"64KiB"``, ``"20 GB"`` (powers of 1024, as du prints) into bytes."""
-    if not isinstance(value, str) or value.strip().isdigit():
-        return value
-    match = _SIZE.fullmatch(value.strip())
-    if match is None:
-        raise ValueError(f"{value!r} is no size; write bytes or a number with KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
-
-
-def parse_duration(value: object) -> object:
-    """Read ``10``, ``"10s"``, ``"15m"``, ``"6h"``, ``"7d"`` into seconds."""
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        return value
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def _http_url(value: object) -> object:
-    if isinstance(value, str):
-        parts = urlsplit(value)
-        bad = parts.scheme not in {"http", "https"} or not parts.hostname
-        if bad or parts.username or parts.query or parts.fragment or re.search(r"\s", value):
-            raise ValueError(
-                f"{value!r} is no base URL; write http(s)://host[:port][/path],"
-                " without user, query or fragment"
-            )
-        return value.rstrip("/")
-    return value
-
-
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
-BaseUrl = Annotated[str, BeforeValidator(_http_url)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DirectoryStoreSettings(_Section):
+class DirectoryStoreSettings(Section):
     """Entities in a directory of this machine."""
 
     type: Literal["directory"] = "directory"
@@ -74,7 +27,7 @@ class DirectoryStoreSettings(_Section):
     )
 
 
-class S3StoreSettings(_Section):
+class S3StoreSettings(Section):
     """Entities in an S3 bucket, or in anything that speaks its protocol."""
 
     type: Literal["s3"]
@@ -105,14 +58,19 @@ class S3StoreSettings(_Section):
 StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discriminator="type")]
 
 
-class SelfTargetSettings(_Section):
+class SelfTargetSettings(Section):
     """This server's own blob route, `/-/blobs/...`, with signed URLs that expire."""
 
     type: Literal["self"]
     name: str = Field("self", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
 
+    @property
+    def signed(self) -> bool:
+        """It gives signed URLs that expire."""
+        return True
 
-class S3TargetSettings(_Section):
+
+class S3TargetSettings(Section):
     """The configured S3 store itself."""
 
     type: Literal["s3"]
@@ -122,13 +80,23 @@ class S3TargetSettings(_Section):
         None, description="Base URL that clients reach, if it is not the store's."
     )
 
+    @property
+    def signed(self) -> bool:
+        """It gives signed URLs that expire, unless the bucket is public."""
+        return not self.public
 
-class HttpTargetSettings(_Section):
+
+class HttpTargetSettings(Section):
     """A CDN or static server in front of the store: its URL plus `/entities/ab/<sha256>`."""
 
     type: Literal["http"]
     name: str = Field("http", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
     base_url: BaseUrl = Field(description="URL under which the store's root can be read.")
+
+    @property
+    def signed(self) -> bool:
+        """Whoever knows a digest can read: its URLs are not signed."""
+        return False
 
 
 TargetSettings = Annotated[
@@ -136,7 +104,7 @@ TargetSettings = Annotated[
 ]
 
 
-class RedirectSettings(_Section):
+class RedirectSettings(Section):
     """When content is named by a location instead of being sent."""
 
     enabled: bool = Field(True, description="False: everything inline.")
@@ -166,13 +134,13 @@ class RedirectSettings(_Section):
     )
 
 
-class CacheSettings(_Section):
+class CacheSettings(Section):
     """Answers that were computed once."""
 
     max_size: Size = Field(20 << 30, description="Entities and records on disk, together.")
 
 
-class RetentionSettings(_Section):
+class RetentionSettings(Section):
     """How long the store keeps what no catalog names any more."""
 
     keep: Duration = Field(
@@ -182,7 +150,7 @@ class RetentionSettings(_Section):
     )
 
 
-class IndexSettings(_Section):
+class IndexSettings(Section):
     """Bundles that are made in advance."""
 
     enabled: bool = Field(False, description="`serve` indexes by itself.")
@@ -200,7 +168,7 @@ class IndexSettings(_Section):
     )
 
 
-class GitSettings(_Section):
+class GitSettings(Section):
     """How git repositories are served."""
 
     push: tuple[str, ...] = Field(
@@ -217,10 +185,10 @@ class GitSettings(_Section):
 
     def may_push(self, name: str) -> bool:
         """Tell whether the repository served as ``name`` accepts pushes."""
-        return any(fnmatchcase(name, pattern) for pattern in self.push)
+        return matches(name, self.push)
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     """Bounds on what a client can make this server do."""
 
     request_body: Size = Field(
@@ -242,7 +210,7 @@ class LimitSettings(_Section):
     )
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What is written to standard error."""
 
     format: Literal["console", "json"] = Field(
@@ -260,9 +228,14 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="forbid",
         frozen=True,
+        hide_input_in_errors=True,
     )
 
-    root: Path = Field(Path(), description="Every repository below this directory is served.")
+    root: Path | None = Field(
+        None,
+        description="Every repository below this directory is served; by default the current"
+        " directory, or none where there are upstreams.",
+    )
     data: Path = Field(Path("offramp-data"), description="Cache, and the embedded store.")
     listen: str = Field("127.0.0.1:8417", description="HOST:PORT; port 0 takes a free one.")
     public_url: BaseUrl | None = Field(
@@ -277,6 +250,11 @@ class Settings(BaseSettings):
         description="Ways for clients to read the store, in order of preference; by default"
         " `self`, and `s3` before it when the store is S3.",
     )
+    access: AccessSettings = AccessSettings()
+    upstreams: tuple[UpstreamSettings, ...] = Field(
+        (), description="Forges and servers whose repositories are mirrored and served."
+    )
+    mirrors: MirrorSettings = MirrorSettings()
     redirect: RedirectSettings = RedirectSettings()
     cache: CacheSettings = CacheSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -316,6 +294,68 @@ class Settings(BaseSettings):
         file = settings_cls.model_config.get("toml_file")
         toml = (TomlConfigSettingsSource(settings_cls),) if file else ()
         return (init_settings, env_settings, *toml)
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Settings:
+        """What is private is named by signed URLs only, and every policy has what it needs."""
+        self._check_policies()
+        public = {target.name for target in self.effective_targets() if not target.signed}
+        if self.local_root is not None and self.access.private and public:
+            raise ValueError(
+                f"repositories below ROOT are private (access.auth = {self.access.auth!r}), and the"
+                f" URLs of target {min(public)!r} are not signed; remove the target, or say"
+                " access.public = true if everybody may read what these repositories hold"
+            )
+        names = {target.name for target in self.effective_targets()}
+        for upstream in self.upstreams:
+            unknown = set(upstream.targets) - names
+            if unknown:
+                raise ValueError(
+                    f"upstream {upstream.title!r} names the target {min(unknown)!r}, and there is"
+                    f" none of that name; there are {', '.join(sorted(names))}"
+                )
+            open_to_all = public & (set(upstream.targets) or names)
+            if not upstream.public and open_to_all:
+                raise ValueError(
+                    f"upstream {upstream.title!r} is private, and the URLs of target"
+                    f" {min(open_to_all)!r} are not signed; list signed targets in its `targets`,"
+                    " or say public = true if everybody may read all of its repositories"
+                )
+        return self
+
+    def _check_policies(self) -> None:
+        policies: list[tuple[str, str]] = [("access", self.access.auth)]
+        policies += [(f"upstream {u.title!r}", u.auth) for u in self.upstreams]
+        for where, auth in policies:
+            if auth == "token" and not self.access.tokens:
+                raise ValueError(f'{where} has auth = "token", and access.tokens is empty')
+            if auth == "proxy" and not self.access.proxies:
+                raise ValueError(f'{where} has auth = "proxy", and access.proxies is empty')
+        asked = {auth for _, auth in policies}
+        for auth, given in (("token", self.access.tokens), ("proxy", self.access.proxies)):
+            # Whoever lists tokens believes that they are asked for.
+            if given and auth not in asked:
+                raise ValueError(
+                    f"access.{'tokens' if auth == 'token' else 'proxies'} are given, and nothing"
+                    f' asks for them; write access.auth = "{auth}", or `auth` of an upstream'
+                )
+        titles = [upstream.title.removesuffix(".git") for upstream in self.upstreams]
+        twice = {title for title in titles if titles.count(title) > 1}
+        if twice:
+            raise ValueError(f"two upstreams are served at {min(twice)!r}")
+
+    @property
+    def private(self) -> bool:
+        """Something that is served is not for everybody."""
+        local = self.local_root is not None and self.access.private
+        return local or any(not upstream.public for upstream in self.upstreams)
+
+    @property
+    def local_root(self) -> Path | None:
+        """Below which repositories of this machine are served; None for upstreams alone."""
+        if self.root is None and self.upstreams:
+            return None
+        return self.root or Path()
 
     def effective_targets(self) -> tuple[TargetSettings, ...]:
         """The configured targets, or the defaults that go with the store."""

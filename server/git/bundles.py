@@ -4,27 +4,41 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
+from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client
+from redirects.audience import PUBLIC, Audience
 from redirects.decision import Redirect
 from redirects.negotiation import negotiate
 from server.runtime import Runtime
 from wire.git.bundle_list import BundleEntry, BundleList
+
+Shown = Callable[[Bundle], Awaitable[bool]]
 
 # A client does not say which schemes it takes bundles from; stock git takes both.
 _BOTH = Acceptance(frozenset({"http", "https"}))
 
 
 async def bundle_list(
-    runtime: Runtime, repository: str, client: Client, *, bundle_filter: str | None
+    runtime: Runtime,
+    repository: str,
+    client: Client,
+    *,
+    bundle_filter: str | None,
+    audience: Audience = PUBLIC,
+    shown: Shown | None = None,
 ) -> BundleList:
     """The bundles of a repository with one filter, none for full ones.
 
-    Full and blobless bundles never share a list: git reads no filter in it.
+    Full and blobless bundles never share a list: git reads no filter in it. ``shown`` says of a
+    bundle whether this caller may see all of it; None, every caller may.
     """
     entries = []
     for bundle in await runtime.catalogs.bundles(repository):
         if bundle.filter != bundle_filter or bundle.bundle_file is None:
+            continue
+        if shown is not None and not await shown(bundle):
             continue
         decision = negotiate(
             _BOTH,
@@ -35,6 +49,7 @@ async def bundle_list(
             readable=runtime.health.filter(frozenset(bundle.bundle_readable)),
             min_size=0,
             enabled=runtime.settings.redirect.enabled,
+            audience=audience,
         )
         if isinstance(decision, Redirect):
             entries.append(BundleEntry(bundle.id, decision.location.url, bundle.creation_token))

@@ -85,6 +85,91 @@ def test_check_says_when_nothing_is_redirected(here: Path) -> None:
     assert "everything is sent inline" in output
 
 
+PRIVATE = """\
+root = "."
+[access]
+auth = "token"
+tokens = [{ token = "hunter2-hunter2-hunter2", repositories = ["*"] }]
+[[upstreams]]
+prefix = "/forge/"
+url = "https://forge.example.org/"
+credential = { password = "hunter2-hunter2-hunter2" }
+[[upstreams]]
+repository = "one"
+url = "https://other.example.org/one.git"
+public = true
+auth = "none"
+"""
+
+
+def test_check_shows_who_may_read(offramp: Offramp, here: Path) -> None:
+    """Upstreams, for whom they are and by whose word are confirmed, and no secret is shown."""
+    (here / "x.toml").write_text(PRIVATE)
+    result = offramp("config", "check", "--config", "x.toml")
+    assert result.returncode == 0, result.stderr
+    lines = [line.split(maxsplit=1) for line in result.stdout.splitlines()[1:]]
+    assert ["access", "who shows one of access.tokens may read what it opens"] in lines
+    assert [value for name, value in lines if name == "upstream"] == [
+        "/forge -> https://forge.example.org (private, auth upstream)",
+        "/one -> https://other.example.org/one.git (public, auth none)",
+    ]
+    assert "hunter2" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ('prefix = "/forge/"', "", "x.toml: upstreams[0]: an upstream has either `prefix` or"),
+        ("public = true", "publik = true", "x.toml: upstreams[1].publik: unknown setting; did you"),
+        ('"/forge/"', '"a//b"', 'x.toml: upstreams[0].prefix = "a//b": no path to serve at'),
+        (
+            "https://forge",
+            "https://me:hunter2@forge",
+            'x.toml: upstreams[0].url = "https://***@forge.example.org/": no base URL; write',
+        ),
+        ("[access]", "[access]\ntokenz = 1", "x.toml: access.tokenz: unknown setting; did you"),
+        ('{ token = "hunter2-', '{ toke = "hunter2-', "x.toml: access.tokens[0].toke: unknown"),
+        (
+            '{ token = "hunter2-hunter2-hunter2"',
+            '{ token = "hunter2"',
+            "x.toml: access.tokens[0]: ",
+        ),
+        ('{ token = "', '{ sha256 = "', "x.toml: access.tokens[0]: `sha256` is 64 lower-case hex"),
+        ('{ password = "', '{ passwort = "', "x.toml: upstreams[0].credential.passwort: unknown"),
+        ('{ password = "', '{ password = "a b ', "x.toml: upstreams[0].credential: the password"),
+        ('auth = "token"', 'auth = "none"', "access.tokens are given, and nothing asks for them"),
+        ('auth = "none"', 'freshness = "now"', 'x.toml: upstreams[1].freshness = "now": no age;'),
+        (
+            "[access]",
+            '[[targets]]\ntype = "http"\nbase_url = "https://cdn.example.org"\n[access]',
+            "repositories below ROOT are private (access.auth = 'token'), and the URLs of target",
+        ),
+        (
+            'prefix = "/forge/"',
+            'prefix = "forge"\ntargets = ["cdn"]',
+            "upstream 'forge' names the target 'cdn', and there is none of that name; there are",
+        ),
+    ],
+)
+def test_check_says_each_fault_plainly(here: Path, before: str, after: str, line: str) -> None:
+    """A fault of who may read is one line with its place and remedy, and without any secret."""
+    assert before in PRIVATE
+    (here / "x.toml").write_text(PRIVATE.replace(before, after, 1))
+    result = CliRunner().invoke(group, ["config", "check", "--config", "x.toml"])
+    assert result.exit_code == 2
+    first, *others = result.stderr.splitlines()
+    assert first.startswith(f"offramp: {line}"), first
+    assert "hunter2" not in result.output
+    # A key that is not known is missing elsewhere, which is a line of its own.
+    assert not others or "unknown" in first
+
+
+def test_sections_of_lists_are_written_as_in_toml() -> None:
+    """A table within a list is named as a file would name it."""
+    assert "## `[[access.tokens]]`" in page()
+    assert "## `[upstreams.credential]`" in page()
+
+
 def test_schema() -> None:
     """The schema is JSON and knows the sections."""
     schema = json.loads(CliRunner().invoke(group, ["config", "schema"]).output)

@@ -141,7 +141,9 @@ def test_settings_files_load(block: Block, tmp_path: Path) -> None:
 def test_settings_exist(page: Path) -> None:
     """Every setting, and every variable, that is named is one."""
     known = {
-        setting.path.replace("[]", "") for section in sections() for setting in section.settings
+        path.replace("[]", "")
+        for section in sections()
+        for path in (section.path, *(setting.path for setting in section.settings))
     }
     tables = {path.partition(".")[0] for path in known if "." in path}
     variables = {"OFFRAMP_" + path.replace(".", "__").upper() for path in known} | {

@@ -146,6 +146,8 @@ def test_reasons_are_words_with_sentences() -> None:
         "too_small",
         "no_target",
         "not_published",
+        "public_target",
+        "not_for_repository",
         "protocol_not_accepted",
         "no_credentials",
     }

@@ -124,6 +124,9 @@ def test_no_query(path: str, query: str) -> None:
         ("http://me:hunter2@host/a?b=c", "/a"),
         ("http://host?next=http://me:hunter2@x/y", "/"),
         ("me:hunter2@host:443", "/"),
+        ("/https://me:hunter2@host/a?b=c", "/https://[redacted]@host/a"),
+        ("/https:/me:hunt@er2@host/a", "/https:/[redacted]@host/a"),
+        ("/group/a@b.git/info/refs", "/group/a@b.git/info/refs"),
         ("*", "/"),
     ],
 )
@@ -139,6 +142,16 @@ SECRETS = (
     "Authorization: Bearer hunter2",
     "{'Authorization': 'Basic hunter2', 'Host': 'x'}",
     "(b'authorization', b'Basic hunter2')",
+    "refused Basic hunter2",
+    "the header was 'bearer  hunter2', which",
+    "sent token hunter2hunter2hunter2",
+    "Negotiate hunter2hunter2hunter2==",
+    "PRIVATE-TOKEN: hunter2",
+    "Set-Cookie: session=hunter2",
+    "{'Cookie': 'a=hunter2; b=hunter2'}",
+    "remote: ghp_hunter2hunter2hunter2 has expired",
+    "glpat-hunter2hunter2-hunter2",
+    "https://me:hunter2@hunter2@host/a",
     'proxy-authorization="hunter2"',
     "/-/blobs/ab?expires=1&key=k&signature=hunter2",
     "X-Amz-Security-Token=hunter2&a=b",
@@ -151,7 +164,8 @@ def test_redacted(text: str) -> None:
     """No credential, signature or query is left of a text, and its rest is."""
     assert "hunter2" not in redact(text)
     assert "[redacted]" in redact(text)
-    assert redact("fetch of group/a: is this fine? yes") == "fetch of group/a: is this fine? yes"
+    for harmless in ("fetch of group/a: is this fine? yes", 'Basic realm="Offramp"', "token 1"):
+        assert redact(harmless) == harmless
 
 
 @pytest.mark.parametrize("form", ["console", "json"])

@@ -11,17 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from server.settings import (
-    Duration,
-    GitSettings,
-    S3StoreSettings,
-    Settings,
-    Size,
-    host_port,
-    load,
-    parse_duration,
-    parse_size,
-)
+from server.setting_types import Duration, Size, parse_duration, parse_size
+from server.settings import GitSettings, S3StoreSettings, Settings, host_port, load
 
 SIZE: TypeAdapter[int] = TypeAdapter(Size)
 DURATION: TypeAdapter[float] = TypeAdapter(Duration)

@@ -1,0 +1,84 @@
+# Law of this file: between requests and policies: what a request says is read here, and a verdict
+# becomes an answer here, the same for what is not there and for what is not for the caller.
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from aiohttp import web
+
+from redirects.audience import Audience
+from server.access.policies import (
+    Allowed,
+    Auth,
+    Caller,
+    Hidden,
+    Policies,
+    Refused,
+    Unauthorised,
+    Verdict,
+    holds,
+)
+from server.git.answers import NO_CACHE
+from server.settings_upstreams import AccessSettings, UpstreamSettings
+
+
+class AccessRules:
+    """The rules of our own, for requests; asked before a repository is looked up."""
+
+    def __init__(self, settings: AccessSettings, *, private: bool = False) -> None:
+        """Prepare; ``private``: something that is served is not for everybody."""
+        self._settings = settings
+        networks = settings.operators or (_THIS_MACHINE if private else ())
+        self._operators = tuple(map(ip_network, networks)) or None
+        self._policies = Policies(settings)
+        self.audience = Audience(settings.private)
+        """For whom the content of repositories below ROOT is."""
+
+    def is_operator(self, request: web.Request) -> bool:
+        """Whether a caller may see figures that name every repository."""
+        if self._operators is None:
+            return True
+        handed_on = any(name in request.headers for name in _HANDED_ON)
+        if not self._settings.operators and handed_on:
+            return False  # this machine's proxy asks for somebody else
+        return holds(self._operators, request.remote or "")
+
+    def local(self, request: web.Request, name: str) -> Verdict:
+        """Whether a caller may read the repository ``name`` below ROOT."""
+        return self.for_auth(self._settings.auth, request, name)
+
+    def for_auth(self, auth: Auth, request: web.Request, name: str) -> Verdict:
+        """Whether a caller may read what is served as ``name``, where ``auth`` rules."""
+        if auth == "none":
+            return _EVERYBODY
+        caller = Caller(
+            request.headers.getall("Authorization", ()),
+            request.remote or "",
+            request.headers.getall(self._settings.user_header, ()),
+        )
+        return self._policies.check(auth, caller, name)
+
+
+_EVERYBODY = Allowed("")
+_THIS_MACHINE = ("127.0.0.0/8", "::1/128")
+_HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
+
+
+def upstream_audience(upstream: UpstreamSettings) -> Audience:
+    """For whom the content of an upstream's repositories is."""
+    return Audience(not upstream.public, frozenset(upstream.targets))
+
+
+def answer(verdict: Unauthorised | Refused | Hidden) -> web.Response:
+    """What a caller is told who may not read; git shows the text after ``remote:``."""
+    headers = dict(NO_CACHE)
+    match verdict:
+        case Unauthorised(challenge):
+            status = 401
+            headers["WWW-Authenticate"] = challenge
+        case Refused():
+            status = 403
+        case Hidden():
+            status = 404
+    return web.Response(status=status, text=f"{verdict.message}\n", headers=headers)

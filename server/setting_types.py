@@ -1,0 +1,82 @@
+# Law of this file: what people write in settings (sizes, durations, URLs, networks) is read here,
+# into plain numbers and text, or refused with a sentence that says what to write.
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)i?B?", re.IGNORECASE)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+# Up to the last @: a password may hold any character, written wrongly.
+_USER_OF_URL = re.compile(r"(://).*@", re.DOTALL)
+_QUERY_OF_URL = re.compile(r"\?.*", re.DOTALL)
+_UNITS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_size(value: object) -> object:
+    """Read ``65536``, ``"64KiB"``, ``"20 GB"`` (powers of 1024, as du prints) into bytes."""
+    if not isinstance(value, str) or value.strip().isdigit():
+        return value
+    match = _SIZE.fullmatch(value.strip())
+    if match is None:
+        raise ValueError(f"{value!r} is no size; write bytes or a number with KiB, MiB, GiB, TiB")
+    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+
+
+def parse_duration(value: object) -> object:
+    """Read ``10``, ``"10s"``, ``"15m"``, ``"6h"``, ``"7d"`` into seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        return value
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def without_secrets(url: str) -> str:
+    """``url`` as it may be shown: without what may be a password in it."""
+    return _QUERY_OF_URL.sub("?***", _USER_OF_URL.sub(r"\g<1>***@", url))
+
+
+def _http_url(value: object) -> object:
+    if isinstance(value, str):
+        if not _is_base_url(value):
+            raise ValueError(
+                f"{without_secrets(value)!r} is no base URL; write http(s)://host[:port][/path],"
+                " without user, query or fragment"
+            )
+        return value.rstrip("/")
+    return value
+
+
+def _is_base_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        port = parts.port
+    except ValueError:
+        return False
+    return (
+        parts.scheme in {"http", "https"}
+        and bool(parts.hostname)
+        and port != 0
+        and "@" not in parts.netloc
+        and not re.search(r"[?#\\\s]", value)
+        and value.isprintable()
+    )
+
+
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+BaseUrl = Annotated[str, BeforeValidator(_http_url)]
+
+
+class Section(BaseModel):
+    """A table of the settings file; a misspelt key in it is an error."""
+
+    # An error that is printed shows no input: it may be a secret.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
