@@ -94,7 +94,7 @@ def _draw(indexed: Indexed, settings: Settings) -> None:
     if rows:
         click.echo(table(_HEADER, rows, _RIGHT), nl=False)
     else:
-        click.echo(f"offramp: no git repository below {settings.root}", err=True)
+        click.echo(f"offramp: no git repository below {settings.local_root}", err=True)
     collected = indexed.collected
     if collected is not None and collected.deleted:
         click.echo(f"deleted {len(collected.deleted)} old entities, {size(collected.freed)}")

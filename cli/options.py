@@ -126,18 +126,21 @@ def settings_from(given: Given) -> Settings:
 
 
 def with_root(settings: Settings) -> Settings:
-    """``settings`` with an absolute ROOT that was seen to be a directory that we may read.
+    """``settings`` with an absolute ROOT, if there is one, that is a directory we may read.
 
     Raises:
         UserError: it is none.
     """
-    root = settings.root.absolute()
+    given = settings.local_root
+    if given is None:
+        return settings
+    root = given.absolute()
     if not root.exists():
-        raise UserError(f"{settings.root}: no such directory; ROOT is where your repositories are")
+        raise UserError(f"{given}: no such directory; ROOT is where your repositories are")
     if not root.is_dir():
-        raise UserError(f"{settings.root}: not a directory; ROOT is where your repositories are")
+        raise UserError(f"{given}: not a directory; ROOT is where your repositories are")
     if not os.access(root, os.R_OK | os.X_OK):
-        raise UserError(f"{settings.root}: permission denied; ROOT must be readable")
+        raise UserError(f"{given}: permission denied; ROOT must be readable")
     return settings.model_copy(update={"root": root})
 
 

@@ -47,11 +47,19 @@ def _greet(settings: Settings, address: str) -> None:
     from repos.git.discovery import discover
 
     base = settings.public_url or f"http://{_reachable(address)}"
-    click.echo(f"Offramp serves {settings.root} at {base}/")
+    root = settings.local_root
+    served = [str(root)] if root is not None else []
+    served += [upstream.url for upstream in settings.upstreams]
+    click.echo(f"Offramp serves {', '.join(served)} at {base}/")
     protocols = uri_protocols(settings, base)
     setting = f"-c fetch.uriProtocols={protocols} " if protocols else ""
+    for upstream in settings.upstreams:
+        name = f"{upstream.title}/..." if upstream.prefix else upstream.title
+        click.echo(f"  git {setting}clone {base}/{name}")
+    if root is None:
+        return
     shown = 0
-    for found in discover(settings.root):
+    for found in discover(root):
         shown += 1
         if shown <= _SHOWN:
             click.echo(f"  git {setting}clone {clone_url(base, found.name)}")

@@ -12,6 +12,7 @@ from cache.flights import Flight, Run
 from cache.records import Part
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client, Location
+from redirects.audience import Audience
 from redirects.decision import Decision
 from stores.entity import Entity
 
@@ -123,6 +124,11 @@ class Command(Protocol):
     @property
     def client(self) -> Client:
         """Who asks."""
+        ...
+
+    @property
+    def audience(self) -> Audience:
+        """For whom the content of that repository is."""
         ...
 
     async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:

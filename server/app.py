@@ -13,8 +13,11 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from server.access.policies import Allowed, Hidden
+from server.access.rules import answer
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
 from server.exchange import EXCHANGE, REQUEST_ID, Exchange, client_of
+from server.git import answers
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
 from server.git.http import GitHttp
@@ -34,7 +37,8 @@ BLOBLESS: Final = "blob:none"
 
 def make_app(runtime: Runtime) -> web.Application:
     """The application of one server process; ``runtime`` is closed by whoever opened it."""
-    shell = _Shell(runtime)
+    git = GitHttp.of(runtime)
+    shell = _Shell(runtime, git)
     app = web.Application(
         client_max_size=runtime.settings.limits.request_body, middlewares=[shell.around]
     )
@@ -49,7 +53,7 @@ def make_app(runtime: Runtime) -> web.Application:
     app.router.add_get("/-/metrics", shell.metrics)
     app.router.add_get(BLOB_ROUTE, blobs)
     app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
-    app.router.add_route("*", "/{path:.*}", GitHttp(runtime).handle)
+    app.router.add_route("*", "/{path:.*}", git.handle)
     return app
 
 
@@ -127,6 +131,7 @@ class _Shell:
     """What is around the handlers, and the routes of our own."""
 
     runtime: Runtime
+    git: GitHttp
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -221,8 +226,8 @@ class _Shell:
     async def readyz(self, request: web.Request) -> web.Response:
         """The repositories can be read. A store that is down only makes clones go inline."""
         del request
-        root = self.runtime.settings.root
-        if not root.is_dir():
+        root = self.runtime.settings.local_root
+        if root is not None and not root.is_dir():
             return web.Response(status=503, text=f"ROOT {root} is not there\n")
         down = self.runtime.health.down()
         names = [target.name for target in self.runtime.targets if target.fingerprint in down]
@@ -230,29 +235,41 @@ class _Shell:
         return web.Response(text=f"ok{note}\n")
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """The figures, for Prometheus."""
-        del request
+        """The figures, for Prometheus; they name every repository."""
+        if not self.runtime.access_rules.is_operator(request):
+            return answers.text(403, "These figures are for access.operators.")
         body, content_type = self.runtime.metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
-    async def bundles(self, request: web.Request) -> web.Response:
+    async def bundles(self, request: web.Request) -> web.StreamResponse:
         """The list of bundles as a file, for ``git clone --bundle-uri=``."""
+        name = request.match_info["repository"]
+        exchange = request[EXCHANGE]
+        exchange.dialect, exchange.command = "git-v2", "bundle-list"
         wanted = request.query.get("filter")
         if wanted not in {None, BLOBLESS}:
-            return web.Response(
-                status=404, text=f"There are bundles with filter={BLOBLESS} only.\n"
-            )
-        repository = self.runtime.repositories.get(request.match_info["repository"])
+            return answers.text(404, f"There are bundles with filter={BLOBLESS} only.")
+        mirrored = self.git.mirrored
+        remote = None if mirrored is None else mirrored.named(name)
+        if mirrored is not None and remote is not None:
+            return await mirrored.bundle_file(request, remote, wanted)
+        verdict = self.runtime.access_rules.local(request, name)
+        if not isinstance(verdict, Allowed):
+            return answer(verdict)
+        repository = self.runtime.repositories.get(name)
         if repository is None:
-            return web.Response(status=404, text="There is no such repository here.\n")
-        exchange = request[EXCHANGE]
-        exchange.repository = repository.name
-        exchange.dialect, exchange.command = "git-v2", "bundle-list"
-        exchange.outcome = Outcome.HIT
+            return answer(Hidden())
+        exchange.repository, exchange.outcome = repository.name, Outcome.HIT
         settings = self.runtime.settings
         client = client_of(request, settings.public_url, settings.listen)
         try:
-            listing = await bundle_list(self.runtime, repository.name, client, bundle_filter=wanted)
+            listing = await bundle_list(
+                self.runtime,
+                repository.name,
+                client,
+                bundle_filter=wanted,
+                audience=self.runtime.access_rules.audience,
+            )
         except StoreError as error:
             return web.Response(status=503, text=f"The store does not answer: {error}\n")
-        return web.Response(body=listing.to_config(), content_type="text/plain", headers=NO_CACHE)
+        return answers.bundle_file(listing)

@@ -26,6 +26,8 @@ from server.logs import configure
 from server.publish import Publisher
 from server.repositories import Repositories
 from server.settings import Settings
+from server.upstreams.mirrors import MIRRORS, mirrored_repositories
+from server.upstreams.routes import Routes
 from server.wiring import build_store, build_targets, signing_keys
 from stores.base import StoreError
 
@@ -80,11 +82,12 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
         )
         stack.push_async_callback(publisher.close)
+        git = Git(settings.limits.program_time)
         repositories = Repositories(
-            settings.root,
-            Git(settings.limits.program_time),
-            threads,
-            allow_filter=settings.git.allow_filter,
+            settings.local_root, git, threads, allow_filter=settings.git.allow_filter
+        )
+        mirrors = mirrored_repositories(
+            settings.data / MIRRORS, Routes(settings.upstreams), git, threads
         )
         reports = tuple(
             [
@@ -97,7 +100,7 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                     progress=progress,
                     targets=frozenset(target.fingerprint for target in targets),
                 )
-                for repository in repositories.all()
+                for repository in (*repositories.all(), *mirrors)
             ]
         )
         if not gc:

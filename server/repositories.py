@@ -22,9 +22,9 @@ _KEPT: Final = 10_000
 
 @dataclass(slots=True)
 class Repositories:
-    """The git repositories below ROOT."""
+    """The git repositories below ROOT; none, if there is no ROOT."""
 
-    root: Path
+    root: Path | None
     git: Git
     executor: Executor
     allow_filter: bool
@@ -36,7 +36,7 @@ class Repositories:
         known = self._by_name.get(name)
         if known is not None and now - known[1] < BELIEVED:
             return known[0]
-        found = locate(self.root, name)
+        found = None if self.root is None else locate(self.root, name)
         if found is None:
             self._by_name.pop(name, None)
             return None
@@ -48,7 +48,7 @@ class Repositories:
 
     def all(self) -> Iterator[GitRepository]:
         """Every repository below ROOT; walks the disk."""
-        for found in discover(self.root):
+        for found in () if self.root is None else discover(self.root):
             yield self._repository(found, None)
 
     def _repository(self, found: Found, known: GitRepository | None) -> GitRepository:

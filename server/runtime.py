@@ -13,6 +13,7 @@ from cache.cache import Cache
 from redirects.signing import SigningKeys
 from redirects.targets import Target
 from repos.git.program import Git
+from server.access.rules import AccessRules
 from server.catalogs import Catalogs
 from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
@@ -23,6 +24,7 @@ from server.pipeline import Pipeline
 from server.publish import Publisher
 from server.repositories import Repositories
 from server.settings import Settings
+from server.upstreams.upstreams import Upstreams
 from server.wiring import build_store, build_targets, signing_keys
 from stores.base import Store
 
@@ -52,6 +54,8 @@ class Runtime:
     runs: ThreadPoolExecutor
     questions: ThreadPoolExecutor
     streams: asyncio.Semaphore
+    access_rules: AccessRules
+    upstreams: Upstreams | None
     indexing: Indexing | None
     background: tuple[asyncio.Task[None], ...]
 
@@ -97,6 +101,10 @@ class Runtime:
         health = Health(store, targets, publisher.read_back)
         git = Git(settings.limits.program_time)
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
+        upstreams = None
+        if settings.upstreams:
+            changed = (lambda: None) if indexing is None else indexing.pushed
+            upstreams = Upstreams.open(settings, git, questions, changed)
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
         if indexing is not None:
             runners.append(indexing.run())
@@ -113,7 +121,7 @@ class Runtime:
             metrics=metrics,
             access=access,
             repositories=Repositories(
-                settings.root, git, questions, allow_filter=settings.git.allow_filter
+                settings.local_root, git, questions, allow_filter=settings.git.allow_filter
             ),
             pipeline=Pipeline(
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
@@ -123,6 +131,8 @@ class Runtime:
             runs=runs,
             questions=questions,
             streams=asyncio.Semaphore(programs),
+            access_rules=AccessRules(settings.access, private=settings.private),
+            upstreams=upstreams,
             indexing=indexing,
             background=tuple(asyncio.create_task(runner) for runner in runners),
         )
@@ -138,6 +148,8 @@ class Runtime:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
         await self.publisher.close()
+        if self.upstreams is not None:
+            await self.upstreams.close()
         await self.http.close()
         await self.cache.close()
         await self.store.close()

@@ -19,8 +19,10 @@ from server.exchange import EXCHANGE, Exchange
 from server.outcome import Outcome
 from server.sending import KEEPALIVE_SECONDS, Sender, Stalled
 from wire.git import pktline
+from wire.git.bundle_list import BundleList
 from wire.git.pack import empty_pack
 from wire.git.pktline import ProtocolError
+from wire.git.refs import Refs
 from wire.git.response import (
     PACKFILE,
     band_error,
@@ -29,8 +31,12 @@ from wire.git.response import (
     packfile_uris_section,
     sideband,
 )
+from wire.git.v2 import LsRefs
 
 _log = logging.getLogger("offramp.git")
+
+UPLOAD_PACK: Final = "git-upload-pack"
+RECEIVE_PACK: Final = "git-receive-pack"
 
 # Answers of this size are compressed, once, and remembered. What is larger would stop the event
 # loop for too long; what is smaller fits into a packet or two as it is.
@@ -187,6 +193,51 @@ async def send_raw(request: web.Request, answer: Answer, stall_time: float) -> w
     exchange.sent = sender.sent
     await response.write_eof()
     return response
+
+
+def text(status: int, message: str) -> web.Response:
+    """An answer for people; stock git prints a text/plain body after ``remote:``."""
+    return web.Response(status=status, text=f"{message}\n", headers=NO_CACHE)
+
+
+def bundle_file(bundles: BundleList) -> web.Response:
+    """A list of bundles as a file, for ``git clone --bundle-uri=``."""
+    return web.Response(body=bundles.to_config(), content_type="text/plain", headers=NO_CACHE)
+
+
+def refs(request: web.Request, known: Refs, asked: LsRefs) -> web.Response:
+    """The answer to ``ls-refs``."""
+    answer = known.answer(
+        peel=asked.peel, symrefs=asked.symrefs, unborn=asked.unborn, prefixes=asked.prefixes
+    )
+    return listing(answer, request.headers.get("Accept-Encoding", ""))
+
+
+def check_format(server: str, client: str) -> None:
+    """See that a client names objects as the repository does.
+
+    Raises:
+        ProtocolError: it does not.
+    """
+    if client != server:
+        raise ProtocolError(f"mismatched object format: server {server}; client {client}")
+
+
+def failed(
+    error: ProtocolError | Refused | GitFailed, repository: str, exchange: Exchange
+) -> web.Response:
+    """The answer to a request for a pack that cannot be answered.
+
+    Raises:
+        ConnectionResetError: an answer is under way already.
+    """
+    if exchange.begun:
+        # In these protocols only a broken connection says that an answer is not whole.
+        raise ConnectionResetError(str(error)) from error
+    exchange.outcome = Outcome.ERROR
+    if isinstance(error, GitFailed):
+        _log.error("request %s, %s: %s", exchange.request_id, repository, error)
+    return refusal(UPLOAD_PACK, "result", error, exchange)
 
 
 def refusal(service: str, kind: str, error: Exception, exchange: Exchange) -> web.Response:

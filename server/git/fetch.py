@@ -14,6 +14,7 @@ from cache.flights import Outcome, Sink
 from cache.keys import record_key
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client
+from redirects.audience import PUBLIC, Audience
 from redirects.decision import Redirect
 from repos.git.packs import all_reachable
 from repos.git.repository import GitRepository, Snapshot
@@ -54,6 +55,15 @@ class Coverage:
                 bundle.peeled[tip] if tip in bundle.peeled and tip in refs.peeled else tip
                 for tip in needed
             } - wants
+        return await self._reachable(repository, bundle, needed, wants)
+
+    async def behind(self, repository: GitRepository, tips: frozenset[str], bundle: Bundle) -> bool:
+        """Tell whether who may see ``tips`` may see everything in ``bundle``."""
+        return await self._reachable(repository, bundle, set(bundle.tips) - tips, tips)
+
+    async def _reachable(
+        self, repository: GitRepository, bundle: Bundle, needed: set[str], wants: frozenset[str]
+    ) -> bool:
         if not needed:
             return True
         key = (bundle.id, wants, frozenset(needed))
@@ -167,6 +177,7 @@ class FetchCommand:
         acceptance: which locations it accepts.
         coverage: what is known of bundles and wants.
         observe: told how long the run took.
+        audience: for whom the repository's content is.
     """
 
     git: GitRepository
@@ -176,6 +187,7 @@ class FetchCommand:
     acceptance: Acceptance
     coverage: Coverage
     observe: Observe
+    audience: Audience = PUBLIC
 
     dialect: str = "git-v2"
     name: str = "fetch"

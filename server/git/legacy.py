@@ -12,6 +12,7 @@ from cache.flights import Outcome, Run, Sink
 from cache.keys import record_key
 from indexer.catalog import Bundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
+from redirects.audience import PUBLIC, Audience
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import fetch_v0
 from server.answer import Execution, Locate, Plan
@@ -32,6 +33,7 @@ class LegacyFetchCommand:
         protocol: what the client put in ``Git-Protocol``: empty or ``version=1``.
         client: who asks.
         observe: told how long the run took.
+        audience: for whom the repository's content is.
     """
 
     git: GitRepository
@@ -40,6 +42,7 @@ class LegacyFetchCommand:
     protocol: str
     client: Client
     observe: Observe
+    audience: Audience = PUBLIC
 
     acceptance: Acceptance = ACCEPTS_NOTHING
     dialect: str = "git-v0"

@@ -23,7 +23,7 @@ NO = text(b"ERR upload-pack: not our ref " + A.encode())
 
 def test_golden():
     """The probe, as bytes: one object, one commit deep, and no negotiation."""
-    assert encode_probe(A, "sha1", filtered=True) == (
+    assert encode_probe((A,), "sha1", filtered=True) == (
         b"0012command=fetch\n"
         b"0017object-format=sha1\n"
         b"0001"
@@ -40,7 +40,7 @@ def test_golden():
 def test_without_a_filter():
     """A server that knows no filters is not asked for one."""
     oid = "d" * 64
-    assert parse_request(encode_probe(oid, "sha256", filtered=False)) == Fetch(
+    assert parse_request(encode_probe((oid,), "sha256", filtered=False)) == Fetch(
         Session(object_format="sha256"),
         wants=(oid,),
         deepen=1,
@@ -74,7 +74,7 @@ def test_real_git(filtered, tmp_path):
             config=(("uploadpack.allowFilter", "true"),),
             env={"GIT_PROTOCOL": "version=2"},
         ) as running:
-            running.feed(encode_probe(oid, "sha1", filtered=filtered))
+            running.feed(encode_probe((oid,), "sha1", filtered=filtered))
             answers.append(running.stdout.read())
         return answers[-1]
 

@@ -328,20 +328,20 @@ def encode_fetch(fetch: Fetch, agent: str | None = None) -> bytes:
     return _request(b"fetch", asked.session.object_format, arguments, agent)
 
 
-def encode_probe(oid: str, object_format: str, *, filtered: bool) -> bytes:
-    """The smallest fetch that shows whether a server lets one object be had.
+def encode_probe(oids: Iterable[str], object_format: str, *, filtered: bool) -> bytes:
+    """The smallest fetch that shows whether a server lets objects be had: all of them, or none.
 
     See :func:`wire.git.probe.probe_verdict` for its answer.
 
     Args:
-        oid: the object, in hex.
+        oids: the objects, in hex.
         object_format: ``sha1`` or ``sha256``.
         filtered: the server knows filters; of a commit, nothing but itself is sent then.
     """
     return encode_fetch(
         Fetch(
             Session(object_format=object_format),
-            wants=(oid,),
+            wants=tuple(oids),
             deepen=1,
             filter="tree:0" if filtered else None,
             done=True,

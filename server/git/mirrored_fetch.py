@@ -1,0 +1,261 @@
+# Law of this file: a fetch from an upstream's repository is answered from its mirror, for a caller
+# who may have what it wants by the upstream's own word; what the mirror cannot give, the upstream
+# gives itself.
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+
+from repos.git.program import GitFailed
+from repos.git.repository import GitRepository, Snapshot
+from repos.git.upload_pack import Refused as GitRefused
+from server.access.rules import upstream_audience
+from server.exchange import EXCHANGE
+from server.git import answers
+from server.git.answers import UPLOAD_PACK
+from server.git.bundles import bundle_list
+from server.git.callers import Caller
+from server.git.requests import asker, body_of, parsed, protocol_of
+from server.git.upload_pack import AGENT, UploadPack
+from server.outcome import Outcome
+from server.runtime import Runtime
+from server.upstreams.asking import Down, SpeaksV0
+from server.upstreams.routes import Remote
+from server.upstreams.upstreams import Upstreams
+from server.upstreams.views import View
+from wire.git import v0, v2
+from wire.git.bundle_list import BundleList
+from wire.git.capabilities import Capabilities, advertise, intersect, service_preface
+from wire.git.pktline import ProtocolError
+from wire.git.v0_advertisement import encode_advertisement
+
+# A view that is younger than this was asked while the request that it answers was on its way.
+_JUST_NOW: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MirroredFetch:
+    """Answers discovery and fetches of upstreams' repositories."""
+
+    runtime: Runtime
+    upstreams: Upstreams
+    uploads: UploadPack
+
+    # --- discovery ---------------------------------------------------------------------------
+
+    async def info_refs(
+        self, request: web.Request, remote: Remote, caller: Caller
+    ) -> web.StreamResponse:
+        """Answer ``info/refs`` for fetching.
+
+        Raises:
+            server.upstreams.asking.Refused, Down: the upstream says no, or nothing.
+        """
+        exchange = request[EXCHANGE]
+        exchange.command = "info-refs"
+        views, mirrors = self.upstreams.views, self.upstreams.mirrors
+        protocol = protocol_of(request)
+        exchange.dialect = "git-v2" if protocol == 2 else "git-v0"
+        wanted = views.recent if protocol == 2 else views.now
+        view = await wanted(remote, caller.shown)
+        exchange.repository = remote.name
+        repository = mirrors.get(remote)
+        if repository is None and (protocol != 2 or isinstance(view.spoken, SpeaksV0)):
+            # The whole session is the upstream's: what it advertises, it must answer.
+            mirrors.begin(remote, view, caller.shown)
+            return await self.pass_on(request, remote, "/info/refs", caller.shown)
+        exchange.outcome = Outcome.HIT
+        abilities, words = await mirrors.abilities(view.spoken.object_format)
+        if protocol == 2:
+            body = advertise(
+                _common(abilities, view),
+                AGENT,
+                packfile_uris=self.runtime.settings.redirect.enabled,
+                bundle_uri=True,
+            )
+        else:
+            body = encode_advertisement(view.refs, words, view.spoken.object_format, AGENT)
+        return answers.plain(UPLOAD_PACK, "advertisement", service_preface(UPLOAD_PACK) + body)
+
+    # --- fetching ----------------------------------------------------------------------------
+
+    async def upload_pack(
+        self, request: web.Request, remote: Remote, caller: Caller
+    ) -> web.StreamResponse:
+        """Answer a request for ``git-upload-pack``.
+
+        Raises:
+            server.upstreams.asking.Refused, Down: the upstream says no, or nothing.
+        """
+        exchange = request[EXCHANGE]
+        if request.content_type != f"application/x-{UPLOAD_PACK}-request":
+            return answers.text(415, f"Content-Type must be application/x-{UPLOAD_PACK}-request.")
+        body = await body_of(request, self.runtime.settings.limits.request_time)
+        protocol = protocol_of(request)
+        try:
+            if protocol == 2:
+                exchange.dialect = "git-v2"
+                return await self._v2(request, remote, caller, body)
+            exchange.dialect, exchange.command = "git-v0", "fetch"
+            return await self._v0(request, remote, caller, body)
+        except (ProtocolError, GitRefused, GitFailed) as error:
+            return answers.failed(error, remote.name, exchange)
+
+    async def _v2(
+        self, request: web.Request, remote: Remote, caller: Caller, body: bytes
+    ) -> web.StreamResponse:
+        exchange = request[EXCHANGE]
+        views = self.upstreams.views
+        asked = await parsed(body)
+        if asked is None:
+            exchange.command, exchange.outcome = "goodbye", Outcome.HIT
+            return answers.plain(UPLOAD_PACK, "result", b"")
+        exchange.command = {v2.LsRefs: "ls-refs", v2.Fetch: "fetch"}.get(type(asked), "other")
+        wanted = views.now if isinstance(asked, v2.LsRefs) else views.recent
+        view = await wanted(remote, caller.shown)
+        exchange.repository = remote.name
+        answers.check_format(view.spoken.object_format, asked.session.object_format)
+        match asked:
+            case v2.LsRefs():
+                exchange.outcome = Outcome.HIT
+                return answers.refs(request, view.refs, asked)
+            case v2.BundleUri():
+                exchange.command, exchange.outcome = "bundle-uri", Outcome.HIT
+                bundles = await self.bundles(request, remote, view)
+                return answers.plain(UPLOAD_PACK, "result", bundles.to_lines())
+            case v2.ObjectInfo():
+                exchange.command = "object-info"
+                return await self.pass_on(
+                    request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body
+                )
+            case v2.Fetch():
+                return await self._fetch(request, remote, caller, view, asked)
+
+    async def bundles(
+        self, request: web.Request, remote: Remote, view: View, bundle_filter: str | None = None
+    ) -> BundleList:
+        """The list of bundles that hold nothing but what this caller may see."""
+        repository = self.upstreams.mirrors.get(remote)
+        if repository is None:
+            return BundleList(())
+        return await bundle_list(
+            self.runtime,
+            remote.name,
+            asker(self.runtime, request),
+            bundle_filter=bundle_filter,
+            audience=upstream_audience(remote.upstream),
+            shown=functools.partial(self.runtime.coverage.behind, repository, view.refs.tips),
+        )
+
+    async def _fetch(
+        self, request: web.Request, remote: Remote, caller: Caller, view: View, fetch: v2.Fetch
+    ) -> web.StreamResponse:
+        named = tuple(oid for ref in fetch.want_refs if (oid := view.refs.oid(ref)) is not None)
+        wants = frozenset(fetch.wants + named)
+        view = await self._settle(remote, caller, view, wants)
+        canonical = v2.encode_fetch(replace(fetch, packfile_uris=()), AGENT)
+        repository = None
+        if not fetch.deepen_not:  # names refs, which git would look up in the mirror
+            repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
+        if repository is None:
+            return await self.pass_on(
+                request, remote, f"/{UPLOAD_PACK}", caller.shown, body=canonical, view=view
+            )
+        snapshot = await self._snapshot(repository, view)
+        own_tags = (await repository.snapshot()).refs.tags_digest
+        if own_tags != view.refs.tags_digest:
+            # git would add tags that this caller's view does not have; it asks for those it wants.
+            fetch = replace(fetch, include_tag=False)
+        return await self.uploads.fetch(
+            request, repository, snapshot, fetch, audience=upstream_audience(remote.upstream)
+        )
+
+    async def _v0(
+        self, request: web.Request, remote: Remote, caller: Caller, body: bytes
+    ) -> web.StreamResponse:
+        fetch = v0.parse_request(body)
+        view = await self.upstreams.views.recent(remote, caller.shown)
+        request[EXCHANGE].repository = remote.name
+        wants = frozenset(fetch.wants)
+        view = await self._settle(remote, caller, view, wants)
+        repository = None
+        if not fetch.deepen_not:
+            repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
+        if repository is None:
+            return await self.pass_on(request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body)
+        return await self.uploads.legacy(
+            request,
+            repository,
+            await self._snapshot(repository, view),
+            fetch,
+            protocol=protocol_of(request),
+            audience=upstream_audience(remote.upstream),
+        )
+
+    async def _settle(
+        self, remote: Remote, caller: Caller, view: View, wants: Collection[str]
+    ) -> View:
+        """See that the caller may have what it wants, as the upstream has it.
+
+        Raises:
+            GitRefused: the upstream's own words, if not.
+        """
+        views = self.upstreams.views
+        unnamed = [oid for oid in wants if oid not in view.refs.tips]
+        if unnamed and views.clock() - view.asked > _JUST_NOW:
+            # Another process may have told the caller of newer refs.
+            view = await views.fresh(remote, caller.shown)
+            unnamed = [oid for oid in unnamed if oid not in view.refs.tips]
+        if unnamed:
+            words = await views.may_have(remote, caller.shown, view, unnamed)
+            if words is not None:
+                raise GitRefused(words)
+        return view
+
+    async def _snapshot(self, repository: GitRepository, view: View) -> Snapshot:
+        """What the caller sees of the mirror; its wants were looked at, so git need not."""
+        snapshot = await repository.snapshot()
+        config = (*snapshot.config, ("uploadpack.allowAnySHA1InWant", "true"))
+        return replace(snapshot, refs=view.refs, config=config)
+
+    async def pass_on(
+        self,
+        request: web.Request,
+        remote: Remote,
+        rest: str,
+        authorization: str | None,
+        *,
+        body: bytes | None = None,
+        view: View | None = None,
+    ) -> web.StreamResponse:
+        """Have the upstream answer what is below the repository at ``rest``.
+
+        ``view`` is given where it must speak protocol v2 for that.
+
+        Raises:
+            Down: it does not, or nothing.
+        """
+        if view is not None:
+            if isinstance(view.spoken, SpeaksV0):
+                raise Down("its mirror is not up to date, and it does not speak protocol v2 itself")
+            body = None if body is None else view.spoken.spelt(body)
+        return await self.upstreams.passing.through(
+            request,
+            remote,
+            f"{self.upstreams.views.base(remote)}{rest}",
+            authorization,
+            private_headers=(self.runtime.settings.access.user_header,),
+            body=body,
+        )
+
+
+def _common(abilities: Capabilities, view: View) -> Capabilities:
+    """What may be advertised: what can be passed on to the upstream, if it must be."""
+    if isinstance(view.spoken, SpeaksV0):
+        return abilities
+    return intersect(abilities, view.spoken.capabilities)

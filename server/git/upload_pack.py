@@ -1,0 +1,164 @@
+# Law of this file: a fetch is answered in the same way whoever owns the repository: from a bundle,
+# a record or a run; and by git alone where the cache cannot be written.
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from aiohttp import web
+
+from cache.flights import CacheUnavailable
+from redirects.acceptance import ACCEPTS_NOTHING
+from redirects.audience import Audience
+from repos.git.repository import GitRepository, Snapshot
+from server.exchange import EXCHANGE
+from server.git import answers
+from server.git.fetch import FetchCommand
+from server.git.legacy import LegacyFetchCommand
+from server.git.requests import acceptance_of, asker, word_of
+from server.git.streaming import upload_pack_alone
+from server.outcome import Outcome
+from server.runtime import Runtime
+from wire.git import pktline, v0, v2
+from wire.git.pktline import ProtocolError
+
+_log = logging.getLogger("offramp.git")
+
+AGENT: Final = "offramp/0.1"
+
+
+def _check_advertised(snapshot: Snapshot, fetch: v2.Fetch) -> None:
+    features = snapshot.capabilities.fetch_features
+    for feature, used in (("filter", fetch.filter), ("ref-in-want", fetch.want_refs)):
+        if used and feature not in features:
+            raise ProtocolError(f"the client asks for '{feature}', which was not advertised")
+
+
+@dataclass(frozen=True, slots=True)
+class UploadPack:
+    """Answers fetches of repositories on this machine, whose caller is authorised."""
+
+    runtime: Runtime
+
+    async def fetch(
+        self,
+        request: web.Request,
+        repository: GitRepository,
+        snapshot: Snapshot,
+        fetch: v2.Fetch,
+        *,
+        audience: Audience,
+    ) -> web.StreamResponse:
+        """Answer a v2 ``fetch``.
+
+        Raises:
+            ProtocolError, repos.git.upload_pack.Refused, GitFailed: it cannot be answered.
+        """
+        if not fetch.wants and not fetch.want_refs:
+            # As upload-pack: who wants nothing is told nothing.
+            request[EXCHANGE].outcome = Outcome.HIT
+            return answers.plain(answers.UPLOAD_PACK, "result", b"")
+        if fetch.filter or fetch.want_refs:
+            _check_advertised(snapshot, fetch)
+        runtime = self.runtime
+        exchange = request[EXCHANGE]
+        redirecting = runtime.settings.redirect.enabled and bool(fetch.packfile_uris)
+        common = await self._common(repository, snapshot, fetch.haves)
+        if fetch.haves and not common and not fetch.done:
+            # Nothing in common yet, as git says it; the client goes on telling what it has.
+            exchange.outcome = Outcome.HIT
+            nak = pktline.text(b"acknowledgments") + pktline.text(b"NAK") + pktline.FLUSH
+            return answers.plain(answers.UPLOAD_PACK, "result", nak)
+        if common != fetch.haves:
+            fetch = replace(fetch, haves=common)
+        identity = repository.identity
+        question = runtime.questions_asked.question(
+            fetch, snapshot, identity, redirecting=redirecting
+        )
+
+        def observe(seconds: float) -> None:
+            runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds)
+
+        command = FetchCommand(
+            git=repository,
+            snapshot=snapshot,
+            question=question,
+            client=asker(runtime, request),
+            acceptance=acceptance_of(fetch.packfile_uris) if redirecting else ACCEPTS_NOTHING,
+            coverage=runtime.coverage,
+            observe=observe,
+            audience=audience,
+        )
+        try:
+            answer, exchange.outcome = await runtime.pipeline.respond(command)
+            named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
+            return await answers.send_fetch(
+                request,
+                answer,
+                snapshot.object_format,
+                tuple((ref, oid) for ref, oid in named if oid is not None),
+                runtime.settings.limits.stall_time,
+            )
+        except CacheUnavailable as error:
+            if exchange.begun:
+                raise
+            _log.error("answering without the cache: %s", error)
+            whole = v2.encode_fetch(replace(fetch, packfile_uris=()), AGENT)
+            return await upload_pack_alone(
+                runtime, request, repository, snapshot, body=whole, protocol=word_of(2)
+            )
+
+    async def _common(
+        self, repository: GitRepository, snapshot: Snapshot, haves: Sequence[str]
+    ) -> tuple[str, ...]:
+        """Those of the client's haves that the repository has too."""
+        if not haves:
+            return ()
+        others = [oid for oid in haves if oid not in snapshot.refs.tips]
+        existing = await repository.presence.existing(others)
+        return tuple(oid for oid in haves if oid in existing or oid in snapshot.refs.tips)
+
+    async def legacy(
+        self,
+        request: web.Request,
+        repository: GitRepository,
+        snapshot: Snapshot,
+        fetch: v0.V0Fetch,
+        *,
+        protocol: int,
+        audience: Audience,
+    ) -> web.StreamResponse:
+        """Answer a fetch of protocol v0 or v1.
+
+        Raises:
+            ProtocolError, repos.git.upload_pack.Refused, GitFailed: it cannot be answered.
+        """
+        runtime = self.runtime
+        exchange = request[EXCHANGE]
+        word = word_of(protocol)
+
+        def observe(seconds: float) -> None:
+            runtime.metrics.execution(repository.name, "git-v0", "fetch", seconds)
+
+        command = LegacyFetchCommand(
+            git=repository,
+            snapshot=snapshot,
+            fetch=fetch,
+            protocol=word,
+            client=asker(runtime, request),
+            observe=observe,
+            audience=audience,
+        )
+        try:
+            answer, exchange.outcome = await runtime.pipeline.respond(command)
+            return await answers.send_raw(request, answer, runtime.settings.limits.stall_time)
+        except CacheUnavailable as error:
+            if exchange.begun:
+                raise
+            _log.error("answering without the cache: %s", error)
+            return await upload_pack_alone(
+                runtime, request, repository, snapshot, body=fetch.canonical, protocol=word
+            )

@@ -1,0 +1,102 @@
+# Law of this file: everything about upstreams that a server process has, made in one place and let
+# go of in one.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final, Self
+
+import aiohttp
+
+from repos.git.program import Git
+from server.access.credentials import Fingerprints
+from server.settings import Settings
+from server.upstreams.asking import Asking
+from server.upstreams.credentials import own_authorization
+from server.upstreams.mirrors import MIRRORS, Mirrors
+from server.upstreams.passing import Passing
+from server.upstreams.routes import Remote, Routed, Routes
+from server.upstreams.views import Views
+
+# Connections to all upstreams together: as many as clients that are passed through at once.
+_CONNECTIONS: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """The upstreams of one server process.
+
+    Attributes:
+        routes: which path is whose.
+        views: what upstreams said.
+        mirrors: what is mirrored.
+        passing: hands on what is not answered here.
+    """
+
+    routes: Routes
+    views: Views
+    mirrors: Mirrors
+    passing: Passing
+    _asks: aiohttp.ClientSession
+    _passes: aiohttp.ClientSession
+
+    @classmethod
+    def open(
+        cls, settings: Settings, git: Git, questions: Executor, changed: Callable[[], None]
+    ) -> Self:
+        """Open what the settings describe.
+
+        Args:
+            settings: of the server.
+            git: how programs are run.
+            questions: threads for short questions to git.
+            changed: called when a mirror has come into being or has grown.
+
+        Raises:
+            server.wiring.Unusable: a credential cannot be read.
+        """
+        own = {upstream.title: own_authorization(upstream) for upstream in settings.upstreams}
+        asks = _session(decompress=True)
+        passes = _session(decompress=False)
+        asking = Asking(asks)
+        views = Views(asking, Fingerprints.random())
+        mirrors = Mirrors(
+            directory=settings.data.absolute() / MIRRORS,  # git runs elsewhere
+            git=git,
+            questions=questions,
+            fetches=ThreadPoolExecutor(settings.mirrors.fetches, "mirror"),
+            views=views,
+            own=own,
+            changed=changed,
+        )
+        passing = Passing(passes, asking, settings.limits.stall_time)
+        return cls(Routes(settings.upstreams), views, mirrors, passing, asks, passes)
+
+    def route(self, raw_path: str) -> Routed | None:
+        """Where a request for ``raw_path`` goes; None: to no upstream."""
+        return self.routes.route(raw_path, self._known)
+
+    def own(self, remote: Remote) -> str | None:
+        """The settings' credential for its upstream, as the value of a header."""
+        return self.mirrors.own[remote.upstream.title]
+
+    async def close(self) -> None:
+        """End what runs, and let go of connections."""
+        await self.mirrors.close()
+        await self._asks.close()
+        await self._passes.close()
+
+    def _known(self, name: str) -> bool:
+        return any(remote.name == name for remote in self.routes.listed()) or self.mirrors.known(
+            name
+        )
+
+
+def _session(*, decompress: bool) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=decompress,
+    )

@@ -1,0 +1,244 @@
+# Law of this file: a caller is told what the upstream told to that caller's own credential, and no
+# longer than it was said to hold. Who asks at the same time shares one question; who comes while
+# one is under way shares the next, for this one may have been answered before what they know of.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from server.access.credentials import Fingerprints
+from server.upstreams.asking import Asking, Down, Refused, SpeaksV0, Spoken, read_refs
+from server.upstreams.routes import Remote
+from wire.git.refs import Refs
+
+_log = logging.getLogger("offramp.upstreams")
+
+# Credentials and repositories that are remembered together; beyond, the longest unused are asked
+# about again.
+_REMEMBERED: Final = 10_000
+_SPOKEN: Final = 10_000
+# An upstream that is down is left alone for so long, unless it says itself for how long; so many
+# who wait do not each wait for the same silence.
+_PAUSE: Final = 2.0
+_LONGEST_PAUSE: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The upstream's yes: the refs that one credential sees.
+
+    Attributes:
+        refs: as the upstream listed them.
+        spoken: what it speaks.
+        asked: when the question began, by the monotonic clock.
+    """
+
+    refs: Refs
+    spoken: Spoken
+    asked: float
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of one credential at one repository."""
+
+    outcome: View | Refused | Down | None = None
+    at: float = 0.0
+    last_view: View | None = None
+    begun: int = 0
+    answered: int = 0
+    running: asyncio.Task[None] | None = None
+    may_have: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Views:
+    """What upstreams said, by repository and credential."""
+
+    asking: Asking
+    fingerprints: Fingerprints
+    clock: Callable[[], float] = time.monotonic
+    _known: OrderedDict[tuple[str, str], _Known] = field(default_factory=OrderedDict)
+    _spoken: OrderedDict[str, Spoken] = field(default_factory=OrderedDict)
+    _bodies: OrderedDict[str, tuple[bytes, Refs]] = field(default_factory=OrderedDict)
+
+    async def now(self, remote: Remote, authorization: str | None) -> View:
+        """The refs as fresh as the settings want them.
+
+        Raises:
+            Refused, Down: the upstream says no, or nothing.
+        """
+        known = self._of(remote, authorization)
+        freshness = remote.upstream.freshness
+        view = known.outcome
+        if freshness != "always" and isinstance(view, View):
+            age = self.clock() - view.asked
+            if age <= freshness:
+                return view
+        return await self.fresh(remote, authorization)
+
+    async def recent(self, remote: Remote, authorization: str | None) -> View:
+        """A yes that is no older than ``auth_ttl``.
+
+        Raises:
+            Refused, Down: the upstream says no, or nothing.
+        """
+        known = self._of(remote, authorization)
+        while True:
+            view = known.outcome
+            if isinstance(view, View) and self.clock() - view.asked <= remote.upstream.auth_ttl:
+                return view
+            if known.running is None:
+                return await self.fresh(remote, authorization)
+            await asyncio.wait({known.running})
+
+    async def fresh(self, remote: Remote, authorization: str | None) -> View:
+        """The answer to a question that begins after this call.
+
+        A no that is remembered, and the silence of an upstream that just failed, are not asked
+        about again.
+
+        Raises:
+            Refused, Down: the upstream says no, or nothing.
+        """
+        known = self._of(remote, authorization)
+        arrived = known.begun
+        while True:
+            outcome = known.outcome
+            if known.answered > arrived or (
+                known.running is None and self._holds(outcome, remote, known.at)
+            ):
+                return self._told(known, remote)
+            if known.running is None:
+                known.begun += 1
+                known.running = asyncio.create_task(self._ask(known, remote, authorization))
+            await asyncio.wait({known.running})
+
+    async def may_have(
+        self, remote: Remote, authorization: str | None, view: View, oids: Collection[str]
+    ) -> str | None:
+        """Whether the upstream gives this credential objects that no ref names.
+
+        One question for all of them; a yes is remembered as long as one to the credential.
+
+        Returns:
+            None if it may have all of them, else the upstream's words.
+
+        Raises:
+            Refused, Down: it says no to the credential, or nothing.
+        """
+        known = self._of(remote, authorization)
+        now = self.clock()
+        oldest = now - remote.upstream.auth_ttl
+        unknown = [oid for oid in oids if known.may_have.get(oid, -math.inf) < oldest]
+        if not unknown:
+            return None
+        if isinstance(view.spoken, SpeaksV0):
+            return f"upload-pack: not our ref {unknown[0]}"
+        answer = await self.asking.may_have(remote, view.spoken, authorization, unknown)
+        if answer is None:
+            if len(known.may_have) + len(unknown) > _REMEMBERED:
+                known.may_have.clear()
+            known.may_have.update(dict.fromkeys(unknown, now))
+        return answer
+
+    def base(self, remote: Remote) -> str:
+        """Its URL at the upstream, after redirects."""
+        spoken = self._spoken.get(remote.name)
+        return remote.url if spoken is None else spoken.base
+
+    def _of(self, remote: Remote, authorization: str | None) -> _Known:
+        key = (remote.name, self.fingerprints.of(authorization))
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = _Known()
+            if len(self._known) > _REMEMBERED:  # who waits for a question holds on to it
+                self._known.popitem(last=False)
+        else:
+            self._known.move_to_end(key)
+        return known
+
+    def _holds(self, outcome: View | Refused | Down | None, remote: Remote, at: float) -> bool:
+        """A no, or silence, that need not be asked about again."""
+        match outcome:
+            case Refused():
+                return self.clock() - at <= remote.upstream.auth_ttl
+            case Down(retry_after=pause):
+                wanted = _PAUSE if pause is None else min(pause, _LONGEST_PAUSE)
+                return self.clock() - at <= max(wanted, _PAUSE)
+            case _:
+                return False
+
+    def _told(self, known: _Known, remote: Remote) -> View:
+        match known.outcome:
+            case View() as view:
+                return view
+            case Down() as down:
+                stale = known.last_view
+                if stale is not None and self.clock() - stale.asked <= remote.upstream.stale:
+                    return stale
+                raise Down(str(down), down.retry_after)
+            case Refused() as refused:
+                raise Refused(refused.status, refused.challenges, refused.text)
+            case None:
+                raise Down("the upstream was not asked")
+
+    async def _ask(self, known: _Known, remote: Remote, authorization: str | None) -> None:
+        """Put one question; whatever comes of it is kept, and told to who waits."""
+        began = self.clock()
+        outcome: View | Refused | Down
+        try:
+            outcome = await self._question(remote, authorization, began)
+        except (Refused, Down) as answer:
+            outcome = answer.with_traceback(None)
+        except Exception:  # noqa: BLE001 - it is logged, and who waits is told
+            _log.exception("asking about %s failed", remote.name)
+            outcome = Down("the upstream could not be asked; the server's log says why")
+        finally:
+            known.running = None
+        known.outcome = outcome
+        known.at = began
+        known.answered = known.begun
+        match outcome:
+            case View():
+                known.last_view = outcome
+            case Refused():
+                known.last_view = None
+                known.may_have.clear()
+            case Down():
+                self._spoken.pop(remote.name, None)  # it may speak another way when it is back
+
+    async def _question(self, remote: Remote, authorization: str | None, began: float) -> View:
+        spoken = self._spoken.get(remote.name)
+        refs: bytes | Refs | None = None
+        if spoken is None:
+            spoken, refs = await self.asking.discover(remote, authorization)
+            self._spoken[remote.name] = spoken
+            while len(self._spoken) > _SPOKEN:
+                self._spoken.popitem(last=False)
+        if refs is None:
+            refs = await self.asking.refs(remote, spoken, authorization)
+        if isinstance(refs, bytes):
+            refs = await self._read(remote.name, refs)
+        return View(refs, spoken, began)
+
+    async def _read(self, name: str, body: bytes) -> Refs:
+        """Read a list of refs; the same list as last time is the same object, whoever asked."""
+        digest = hashlib.sha256(body).digest()
+        known = self._bodies.get(name)
+        if known is not None and known[0] == digest:
+            self._bodies.move_to_end(name)
+            return known[1]
+        refs = await read_refs(body)
+        self._bodies[name] = (digest, refs)
+        while len(self._bodies) > _REMEMBERED:
+            self._bodies.popitem(last=False)
+        return refs
