@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from cache.entities import Entities
+from cache.epochs import Epochs
 from cache.errors import CacheUnavailable
 from cache.flights import Flights
 from cache.layout import Layout
@@ -37,6 +38,7 @@ class Cache:
 
     Attributes:
         max_size: bytes of entities and records; beyond, the longest unused are removed.
+        epochs: of repositories; what was recorded before one began is not used any more.
     """
 
     max_size: int
@@ -44,6 +46,7 @@ class Cache:
     records: Records
     flights: Flights
     publications: Publications
+    epochs: Epochs
     usage: Usage
     _full: _Alarm = field(default_factory=_Alarm)
 
@@ -67,7 +70,8 @@ class Cache:
         records = Records(layout, usage)
         full = _Alarm()
         flights = Flights(layout, records, entities, executor, full.ring)
-        cache = cls(max_size, entities, records, flights, Publications(layout), usage, full)
+        publications, epochs = Publications(layout), Epochs(layout.data)
+        cache = cls(max_size, entities, records, flights, publications, epochs, usage, full)
         await asyncio.to_thread(cache._clear_up, layout)
         return cache
 

@@ -1,5 +1,5 @@
 # Law of this file: under an entity's name lies its whole content or nothing, and while somebody
-# holds it open it is not evicted.
+# holds it open it is not evicted. Only what is taken back goes at once.
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +142,23 @@ class Entities:
             raise unavailable(f"keep {incoming}", error) from error
         self._layout.move(incoming, "entities", entity.digest)
         self._usage.add("entities", entity.digest, entity.size)
+
+    def digests(self) -> Iterator[str]:
+        """Digests of all that is here, in no order. Blocks."""
+        return (digest for digest, _ in self._layout.walk("entities"))
+
+    def take_back(self, digest: str) -> int:
+        """Remove an entity though somebody may read it; who has it open reads it to its end.
+
+        Returns:
+            Its size in bytes; 0 if it was not here.
+
+        Raises:
+            CacheUnavailable: the disk refused.
+        """
+        size = self._layout.take_back("entities", digest)
+        self._usage.touch("entities", digest)
+        return size
 
     async def fill(self, entity: Entity, chunks: AsyncIterator[bytes]) -> None:
         """Bring an entity here from a store; it becomes visible once it is verified.

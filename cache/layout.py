@@ -168,6 +168,25 @@ class Layout:
             raise
         return stamp
 
+    def take_back(self, kind: Kind, name: str) -> int:
+        """Remove a complete file, whoever reads it; they have it open and notice nothing.
+
+        Returns:
+            Its size in bytes; 0 if it was not there.
+
+        Raises:
+            CacheUnavailable: the disk refused.
+        """
+        path = self.place(kind, name)
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise unavailable(f"remove {path}", error) from error
+        return size
+
     def walk(self, kind: Kind) -> Iterator[tuple[str, os.stat_result]]:
         """Names and states of the complete files of a kind."""
         for folder in _scan(self.data / kind):

@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +105,10 @@ class Publications:
         """Note that the entity can be read nowhere."""
         self._known.pop(digest, None)
         remove(self._layout.place("published", digest))
+
+    def digests(self) -> Iterator[str]:
+        """Digests of all entities of which something is noted, in no order. Blocks."""
+        return (digest for digest, _ in self._layout.walk("published"))
 
     @asynccontextmanager
     async def lock(self, digest: str) -> AsyncIterator[None]:

@@ -8,10 +8,13 @@ import json
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-from cache.layout import Layout, Stamp, remove, stamp_of
+from cache.errors import CacheUnavailable
+from cache.layout import Layout, Stamp, stamp_of
 from cache.usage import Usage
 from stores.entity import Entity
 
@@ -182,10 +185,32 @@ class Records:
         self._remember(record, stamp)
 
     def delete(self, key: str) -> None:
-        """Remove the record of ``key``, if there is one."""
+        """Remove the record of ``key``, if there is one and the disk allows it."""
+        with suppress(CacheUnavailable):
+            self.take_back(key)
+
+    def take_back(self, key: str) -> None:
+        """Remove the record of ``key``, if there is one.
+
+        Raises:
+            CacheUnavailable: the disk refused; it may still be there.
+        """
         self._forget(key)
-        remove(self._layout.place("records", key))
+        self._layout.take_back("records", key)
         self._usage.touch("records", key)
+
+    def scan(self) -> Iterator[Record]:
+        """Every record on disk, in no order; damaged ones are left out. Blocks.
+
+        Looking does not count as use.
+        """
+        for key, _ in self._layout.walk("records"):
+            try:
+                record = decode_record(self._layout.place("records", key).read_bytes())
+            except (BadRecord, OSError):
+                continue
+            if record.key == key:
+                yield record
 
     def _read(self, key: str) -> Record | None:
         path = self._layout.place("records", key)

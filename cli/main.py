@@ -12,6 +12,7 @@ _SUBCOMMANDS: Final = {
     "serve": "Serve every repository under ROOT.",
     "index": "Make and publish bundles of every repository.",
     "bundles": "Show what is published.",
+    "purge": "Take a repository's content, or what holds one object, back.",
     "config": "Check and describe the settings.",
     "doctor": "Check programs, store, targets and client settings.",
     "demo": "Show the whole way on this machine, with figures.",

@@ -94,12 +94,14 @@ class Catalog:
         object_format: ``sha1`` or ``sha256``.
         bundles: at most one for each filter.
         retired: what bundles before these were made of, until garbage collection.
+        epoch: rises with each purge; what was recorded in an earlier one is not used any more.
     """
 
     repository: str
     object_format: str
     bundles: tuple[Bundle, ...] = ()
     retired: tuple[Retired, ...] = ()
+    epoch: int = 0
 
     def bundle(self, filter_spec: str | None) -> Bundle | None:
         """The bundle with this filter."""
@@ -117,6 +119,11 @@ class Catalog:
     def without(self, filter_spec: str | None, now: float) -> Catalog:
         """The catalog without the bundle of this filter."""
         return self._with_bundles(tuple(b for b in self.bundles if b.filter != filter_spec), now)
+
+    def purged(self, digests: frozenset[str], epoch: int, now: float) -> Catalog:
+        """The catalog in ``epoch``, without the bundles that are made of any of ``digests``."""
+        left = (b for b in self.bundles if not digests & {e.digest for e in b.entities()})
+        return replace(self._with_bundles(tuple(left), now), epoch=epoch)
 
     def in_format(self, object_format: str, now: float) -> Catalog:
         """The catalog, emptied if the repository was replaced by one of another object format."""
@@ -147,14 +154,22 @@ def catalog_name(repository: str) -> str:
     A name that would be too long for a file is replaced by ``=`` and its SHA-256; quoting never
     leaves a ``=``, so the two cannot meet.
     """
-    quoted = _quoted(repository)
+    return f"{PREFIX}{document_segment(repository)}.json"
+
+
+def document_segment(repository: str) -> str:
+    """What a repository is called in names of documents; see :func:`catalog_name`."""
+    quoted = quoted_name(repository)
     if len(quoted) > _LONGEST_NAME:
-        quoted = "=" + hashlib.sha256(quoted.encode("ascii")).hexdigest()
-    return f"{PREFIX}{quoted}.json"
+        return "=" + hashlib.sha256(quoted.encode("ascii")).hexdigest()
+    return quoted
 
 
-def _quoted(repository: str) -> str:
-    # A file name that is no UTF-8 reaches us with lone surrogates, which JSON readers refuse.
+def quoted_name(repository: str) -> str:
+    """A repository's name as ASCII without slashes, for documents.
+
+    A file name that is no UTF-8 reaches us with lone surrogates, which JSON readers refuse.
+    """
     return quote(repository, safe="", errors="surrogatepass")
 
 
@@ -197,12 +212,15 @@ def encode(catalog: Catalog) -> bytes:
     """Write a catalog; equal catalogs give equal bytes."""
     written = _Document(
         version=SCHEMA,
-        repository=_quoted(catalog.repository),
+        repository=quoted_name(catalog.repository),
         object_format=_FORMAT.validate_python(catalog.object_format),
         bundles=tuple(_write_bundle(bundle) for bundle in catalog.bundles),
         retired=tuple(_Retired(digest=r.digest, since=r.since) for r in catalog.retired),
+        epoch=catalog.epoch,
     )
     document = written.model_dump(mode="json")
+    if not catalog.epoch:  # unwritten, so that versions before there were epochs can read it
+        del document["epoch"]
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -219,6 +237,7 @@ def parse(body: bytes) -> Catalog:
             object_format=document.object_format,
             bundles=tuple(_read_bundle(bundle) for bundle in document.bundles),
             retired=tuple(Retired(r.digest, r.since) for r in document.retired),
+            epoch=document.epoch,
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -280,6 +299,7 @@ class _Document(_Strict):
     object_format: _Format
     bundles: tuple[_Bundle, ...]
     retired: tuple[_Retired, ...]
+    epoch: _Count = 0
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:

@@ -9,9 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from indexer.catalog import PREFIX, Catalog, CatalogError, encode, parse
+from indexer.ownership import claimed, read_claim
 from stores.base import Conflict, Store, Stored
 
 
@@ -25,6 +27,7 @@ class GcReport:
         kept: how many entities remain.
         named: how many of these are named by catalogs.
         forgotten: how many retired entries were dropped from catalogs.
+        disowned: how many documents that said whose an entity was were dropped with it.
     """
 
     deleted: tuple[str, ...]
@@ -32,6 +35,7 @@ class GcReport:
     kept: int
     named: int
     forgotten: int
+    disowned: int = 0
 
 
 async def collect(store: Store, now: float, keep: float, *, dry_run: bool = False) -> GcReport:
@@ -48,7 +52,7 @@ async def collect(store: Store, now: float, keep: float, *, dry_run: bool = Fals
         StoreError: the store failed; what is done so far is done right.
     """
     entities = [stored async for stored in store.list()]
-    catalogs = await _catalogs(store)
+    catalogs = await read_catalogs(store)
     named = frozenset[str]().union(*(catalog.named() for catalog in catalogs.values()))
     retired = _retired(catalogs.values())
 
@@ -82,11 +86,17 @@ async def collect(store: Store, now: float, keep: float, *, dry_run: bool = Fals
         kept=len(there),
         named=len(there & named),
         forgotten=forgotten,
+        disowned=await _disown(store, there, now - keep, dry_run=dry_run),
     )
 
 
-async def _catalogs(store: Store) -> dict[str, Catalog]:
-    """Every catalog by the name of its document."""
+async def read_catalogs(store: Store) -> dict[str, Catalog]:
+    """Every catalog by the name of its document.
+
+    Raises:
+        CatalogError: a document among them is none.
+        stores.base.StoreUnavailable: the store did not answer.
+    """
     catalogs = {}
     names = [name async for name in store.list_documents(PREFIX)]
     for name in names:
@@ -124,3 +134,21 @@ async def _forget(store: Store, name: str, digests: frozenset[str]) -> bool:
     except Conflict:
         return False
     return True
+
+
+async def _disown(store: Store, there: AbstractSet[str], limit: float, *, dry_run: bool) -> int:
+    """Drop the claims of entities that are gone, if nobody has claimed them since ``limit``.
+
+    A claim is written before its entity: a young one may be of what is just being put.
+    """
+    dropped = 0
+    for digest, names in (await claimed(store)).items():
+        if digest in there:
+            continue
+        for name in names:
+            _, since = await read_claim(store, name)
+            if since < limit:
+                dropped += 1
+                if not dry_run:
+                    await store.delete_document(name)
+    return dropped

@@ -82,6 +82,7 @@ async def index_repository(
     *,
     progress: Progress = _SILENT,
     targets: frozenset[str] = frozenset(),
+    epoch: int = 0,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Make, publish and catalog the bundles of one repository that are due.
@@ -99,6 +100,7 @@ async def index_repository(
         progress: hears how far it is.
         targets: fingerprints of the targets in use: a bundle that was not read back through all
             of them is published again. Empty: do not look.
+        epoch: of the repository as this machine knows it, for a catalog that is not there yet.
         clock: seconds since the epoch.
     """
     try:
@@ -112,6 +114,7 @@ async def index_repository(
                 values,
                 directory,
                 targets,
+                epoch,
                 clock,
                 Steps(progress, repository.name),
             )
@@ -134,8 +137,10 @@ class _Run:
     values: Values
     directory: Path
     targets: frozenset[str]
+    new_epoch: int
     clock: Callable[[], float]
     steps: Steps
+    epoch: int | None = None
     interrupted: threading.Event = field(default_factory=threading.Event)
 
     async def result(self, kind: Kind) -> Result:
@@ -191,9 +196,18 @@ class _Run:
         """The catalog as it is, and its version; both empty if there is none."""
         tip = next(iter(self.refs.tips), None)
         loaded = await load(self.store, self.repository.name)
+        epoch = self.new_epoch if loaded is None else loaded[0].epoch
+        if self.epoch is None:
+            self.epoch = epoch
+        if epoch != self.epoch:
+            # What is being made here may hold what was purged.
+            raise Conflict(
+                f"{self.store.name}: {self.repository.name} was purged while it was being indexed;"
+                " the next run will index what it is now"
+            )
         if loaded is None:
             known = "sha1" if tip is None else object_format_of(tip)
-            return Catalog(self.repository.name, known), None
+            return Catalog(self.repository.name, known, epoch=epoch), None
         catalog, version = loaded
         if tip is not None:
             catalog = catalog.in_format(object_format_of(tip), self.clock())

@@ -6,9 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from cache.epochs import Epochs
+from cache.errors import CacheUnavailable
 from indexer.catalog import Bundle, CatalogError, catalog_name, read
 from stores.base import Store, StoreError
 
@@ -18,6 +21,11 @@ _log = logging.getLogger("offramp.catalogs")
 FIRST_WAIT: Final = 2.0
 # A repository that nobody asked for in this time is no longer watched.
 IDLE: Final = 3600.0
+# A catalog that is older than the epoch that this machine knows is looked at at most this often.
+BEHIND: Final = 1.0
+
+Learned = Callable[[str, int], Awaitable[object]]
+"""Told the served name of a repository that was purged by another machine, and its epoch now."""
 
 
 @dataclass(slots=True)
@@ -27,26 +35,51 @@ class _Watched:
     loading: asyncio.Task[None] | None = None
     loaded: bool = False
     version: str = ""
+    epoch: int = 0
+    looked: float = -BEHIND
 
 
 @dataclass(slots=True)
 class Catalogs:
-    """The bundles of each repository, newest first."""
+    """The bundles of each repository, newest first, and its epoch.
+
+    Attributes:
+        store: where the catalogs are.
+        refresh: seconds between two looks.
+        epochs: what this machine knows of epochs; told what the catalogs say. None: nothing.
+        learned: called, in a task of its own, when a catalog says more than this machine knew.
+    """
 
     store: Store
     refresh: float
+    epochs: Epochs | None = None
+    learned: Learned | None = None
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _readable: dict[str, frozenset[str]] = field(default_factory=dict)
+    _learning: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def bundles(self, repository: str) -> tuple[Bundle, ...]:
         """What is published of a repository; empty while the store does not answer."""
         watched = self._watched.setdefault(repository, _Watched())
         watched.asked = time.monotonic()
-        if not watched.loaded:
+        behind = watched.epoch < self._known(repository)
+        if behind and watched.bundles:
+            # They are of before a purge on this machine: some may be gone.
+            watched.bundles, watched.version = (), ""
+            self._find_readable()
+        if not watched.loaded or (behind and watched.asked - watched.looked >= BEHIND):
             if watched.loading is None:
                 watched.loading = asyncio.create_task(self._load(repository, watched))
             await asyncio.wait({watched.loading}, timeout=FIRST_WAIT)
         return watched.bundles
+
+    def epoch(self, repository: str) -> int:
+        """What was recorded of a repository before this is not used any more.
+
+        As this machine knows it, or as the catalog says, of which :meth:`bundles` knows.
+        """
+        watched = self._watched.get(repository)
+        return max(self._known(repository), 0 if watched is None else watched.epoch)
 
     def readable(self, digest: str) -> frozenset[str]:
         """Fingerprints of the targets through which the indexer read this entity back.
@@ -69,6 +102,12 @@ class Catalogs:
                 del self._watched[repository]
             elif watched.loading is None:
                 await self._load(repository, watched)
+        self._find_readable()
+
+    def _known(self, repository: str) -> int:
+        return 0 if self.epochs is None else self.epochs.of(repository)
+
+    def _find_readable(self) -> None:
         self._readable = {
             digest: frozenset(fingerprints)
             for watched in self._watched.values()
@@ -77,6 +116,7 @@ class Catalogs:
         }
 
     async def _load(self, repository: str, watched: _Watched) -> None:
+        watched.looked = time.monotonic()
         try:
             await self._read(repository, watched)
         except (StoreError, CatalogError) as error:
@@ -92,12 +132,40 @@ class Catalogs:
         if version == watched.version:
             return
         bundles: tuple[Bundle, ...] = ()
+        epoch = 0
         if document is not None:
             # With a hundred thousand refs it is 10 MB of JSON.
             catalog = await asyncio.to_thread(read, document.body, repository, self.store.name)
-            bundles = catalog.bundles
+            bundles, epoch = catalog.bundles, catalog.epoch
+        known = self._known(repository)
+        if epoch < known:
+            # A purge on this machine has begun, and is about to write the catalog; or that is gone.
+            watched.bundles, watched.version = (), ""
+            self._find_readable()
+            return
         watched.version = version
+        if epoch > watched.epoch:
+            watched.epoch = epoch
+            if epoch > known:
+                self._learn(repository, epoch)
         watched.bundles = tuple(sorted(bundles, key=lambda b: b.created, reverse=True))
         for bundle in bundles:
             for digest, fingerprints in bundle.readable_entities():
                 self._readable[digest] = frozenset(fingerprints)
+
+    def _learn(self, repository: str, epoch: int) -> None:
+        """Another machine has purged the repository: let this one forget it, and know it."""
+
+        async def learn() -> None:
+            try:
+                # In this order: who is killed in between begins again.
+                if self.learned is not None:
+                    await self.learned(repository, epoch)
+                if self.epochs is not None:
+                    await asyncio.to_thread(self.epochs.raise_to, repository, epoch)
+            except CacheUnavailable as error:
+                _log.warning("%s was purged elsewhere: %s", repository, error)
+
+        task = asyncio.create_task(learn())
+        self._learning.add(task)
+        task.add_done_callback(self._learning.discard)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from cache.cache import Cache
 from cache.entities import OpenEntity
+from cache.epochs import in_epoch, key_in_epoch
 from cache.flights import CacheUnavailable, Flight
 from cache.records import Part, Record
 from redirects.decision import Decision, Reason, Redirect
@@ -68,11 +69,14 @@ class Pipeline:
             return self.locate(command, entity, readable)
 
         bundles = await self.catalogs.bundles(command.repository)
+        # Of the same look at the catalog: a purge in between is one after this request.
+        epoch = self.catalogs.epoch(command.repository)
         plan = await command.plan(bundles, locate)
         covered = () if plan.covered is None else (plan.covered,)
         if plan.rest is None:
             return Answer(plan.head, covered), Outcome.REDIRECT
-        answer, outcome = await self._rest(command, plan.rest)
+        rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
+        answer, outcome = await self._rest(command, rest, in_epoch(command.identity, epoch))
         if covered:
             whole = Answer(answer.head, covered + answer.redirected, answer.inline)
             return whole, Outcome.REDIRECT
@@ -89,10 +93,16 @@ class Pipeline:
             readable=self.health.filter(readable),
             min_size=self.settings.min_size,
             enabled=self.settings.enabled,
+            audience=command.audience,
         )
 
-    async def _rest(self, command: Command, execution: Execution) -> tuple[Answer, Outcome]:
-        """Answer from a record, or run: once per key, everyone else follows the same run."""
+    async def _rest(
+        self, command: Command, execution: Execution, named: str
+    ) -> tuple[Answer, Outcome]:
+        """Answer from a record, or run: once per key, everyone else follows the same run.
+
+        ``named`` is what names the repository in records now.
+        """
         record = self.cache.records.load(execution.key)
         if record is not None and not await execution.valid():
             # Not only passed over: a flight of this key would find it again.
@@ -105,12 +115,12 @@ class Pipeline:
             self.cache.records.delete(record.key)
         elif execution.same_as is not None:
             head, part = execution.same_as
-            record = Record(execution.key, command.identity, head, (part,), time.time())
+            record = Record(execution.key, named, head, (part,), time.time())
             answer = await self._from_record(command, record)
             if answer is not None:
                 return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
 
-        flight = await self.cache.flights.board(execution.key, command.identity, execution.run)
+        flight = await self.cache.flights.board(execution.key, named, execution.run)
         if flight.leader:
             self.metrics.executed(command.repository, command.dialect, command.name)
             _watch(flight)
@@ -126,7 +136,7 @@ class Pipeline:
         try:
             async with asyncio.timeout(self.settings.max_wait):
                 record = await flight.finished()
-                return await self._located(command, record)
+                return await self._located(command, record, computed=flight.leader)
         except TimeoutError:
             return None
 
@@ -146,12 +156,21 @@ class Pipeline:
         opened = await self._open(record.parts[0].entity)
         return None if opened is None else Answer(record.head, inline=Stored(opened))
 
-    async def _located(self, command: Command, record: Record) -> Answer | None:
-        """Answer a record by a location, publishing its entity if that was not done yet."""
+    async def _located(
+        self, command: Command, record: Record, *, computed: bool = False
+    ) -> Answer | None:
+        """Answer a record by a location, publishing its entity if that was not done yet.
+
+        ``computed``: just now, by us.
+        """
         decided = self._decided(command, record)
         if decided is _Unpublished.WORTH_IT:
-            await self._publish(record.parts[0])
+            await self._publish(command, record.parts[0])
             decided = self._decided(command, record)
+        elif computed and isinstance(decided, Answer) and decided.redirected:
+            # Another repository had the same content published; now it is this one's too.
+            claimed = await self._claim(command, record.parts[0])
+            return decided if claimed else None
         return decided if isinstance(decided, Answer) else None
 
     def _decided(self, command: Command, record: Record) -> Answer | _Unpublished:
@@ -168,7 +187,16 @@ class Pipeline:
         unpublished = any(p.reason is Reason.NOT_PUBLISHED for p in decision.passed_over)
         return _Unpublished.WORTH_IT if unpublished else _Unpublished.USELESS
 
-    async def _publish(self, part: Part) -> None:
+    async def _claim(self, command: Command, part: Part) -> bool:
+        """Say in the store whose the entity is; False if the store does not answer."""
+        try:
+            await self.publisher.claim(command.repository, part.entity)
+        except StoreError as error:
+            _log.warning("not published, so sent inline: %s", error)
+            return False
+        return True
+
+    async def _publish(self, command: Command, part: Part) -> None:
         """Put an entity into the store and read it back, if the store will have it."""
         opened = self.cache.entities.open(part.entity.digest, part.entity.size)
         if opened is None:
@@ -176,6 +204,7 @@ class Pipeline:
         with opened:  # held open, it is not evicted under the upload
             try:
                 path = self.cache.entities.path(part.entity.digest)
+                await self.publisher.claim(command.repository, part.entity)
                 await self.publisher.publish(part.entity, path)
             except (StoreError, CacheUnavailable) as error:
                 _log.warning("not published, so sent inline: %s", error)

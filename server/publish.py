@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import aiohttp
 
+from indexer.ownership import claim
 from redirects.targets import Target
 from server.readback import NotReadable, read_back
 from stores.base import Store, StoreUnavailable
@@ -131,6 +132,21 @@ class Publisher:
             task.add_done_callback(partial(self._ended, entity.digest))
         return await asyncio.shield(task)
 
+    async def claim(self, repository: str, entity: Entity) -> None:
+        """Say in the store that ``entity`` is what the server computed for ``repository``.
+
+        To be called before :meth:`publish`, so that a purge finds all that was ever published.
+
+        Raises:
+            PublishRefused, StoreUnavailable: as :meth:`publish`.
+        """
+        self._refuse_while_down()
+        try:
+            await claim(self._store, repository, entity.digest, self._clock())
+        except StoreUnavailable as error:
+            self._leave_alone(error)
+            raise
+
     async def read_back(self, target: Target, entity: Entity) -> None:
         """Read ``entity`` back through ``target``, whole and in part, as clients would.
 
@@ -180,11 +196,12 @@ class Publisher:
         try:
             await self._store.put(entity, path)
         except StoreUnavailable as error:
-            self._down_until = self._monotonic() + self._retry_after
-            _log.warning(
-                "%s is left alone for %.0f s: %s", self._store.name, self._retry_after, error
-            )
+            self._leave_alone(error)
             raise
+
+    def _leave_alone(self, error: StoreUnavailable) -> None:
+        self._down_until = self._monotonic() + self._retry_after
+        _log.warning("%s is left alone for %.0f s: %s", self._store.name, self._retry_after, error)
 
     async def _comes_back(self, target: Target, entity: Entity) -> frozenset[str]:
         """The target's fingerprint if the entity comes back through it, else nothing."""

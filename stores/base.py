@@ -114,6 +114,10 @@ class Store(Protocol):
         """
         ...
 
+    async def delete_document(self, name: str) -> None:
+        """Remove a document at whatever version; no error if it is not there."""
+        ...
+
     def list_documents(self, prefix: str) -> AsyncIterator[str]:
         """Names of the documents whose name begins with ``prefix``."""
         ...

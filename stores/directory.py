@@ -119,6 +119,19 @@ class DirectoryStore:
         """See :meth:`stores.base.Store.write_document`."""
         return await self._run(self._write_document, check_document_name(name), body, expect)
 
+    async def delete_document(self, name: str) -> None:
+        """See :meth:`stores.base.Store.delete_document`; folders that are left empty stay."""
+        path = self._documents / check_document_name(name)
+
+        def unlink() -> None:
+            # Not between the comparing and the swapping of who replaces it.
+            with self._reported(f"delete document {name}"):
+                if path.is_file():
+                    with self._locked(), suppress(*_ABSENT):
+                        path.unlink()
+
+        await self._run(unlink)
+
     async def list_documents(self, prefix: str) -> AsyncIterator[str]:
         """See :meth:`stores.base.Store.list_documents`."""
         for name in await self._run(self._document_names, prefix):

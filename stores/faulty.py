@@ -14,7 +14,15 @@ from stores.base import Document, Missing, Store, Stored, StoreUnavailable
 from stores.entity import Entity
 
 Method = Literal[
-    "put", "stat", "open", "delete", "list", "read_document", "write_document", "list_documents"
+    "put",
+    "stat",
+    "open",
+    "delete",
+    "list",
+    "read_document",
+    "write_document",
+    "delete_document",
+    "list_documents",
 ]
 
 
@@ -125,6 +133,11 @@ class FaultyStore:
         """See :meth:`stores.base.Store.write_document`."""
         await self._call("write_document")
         return await self.inner.write_document(name, body, expect)
+
+    async def delete_document(self, name: str) -> None:
+        """See :meth:`stores.base.Store.delete_document`."""
+        await self._call("delete_document")
+        await self.inner.delete_document(name)
 
     async def list_documents(self, prefix: str) -> AsyncIterator[str]:
         """See :meth:`stores.base.Store.list_documents`."""

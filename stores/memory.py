@@ -87,6 +87,10 @@ class MemoryStore:
         self.documents[name] = written
         return written.version
 
+    async def delete_document(self, name: str) -> None:
+        """See :meth:`stores.base.Store.delete_document`."""
+        self.documents.pop(check_document_name(name), None)
+
     async def list_documents(self, prefix: str) -> AsyncIterator[str]:
         """See :meth:`stores.base.Store.list_documents`."""
         for name in tuple(self.documents):

@@ -145,13 +145,7 @@ class S3Store:
 
     async def delete(self, digest: str) -> None:
         """See :meth:`stores.base.Store.delete`."""
-        key = self._root + checked_key(digest)
-
-        def delete_object() -> None:
-            with reported(self.name, "DeleteObject"):
-                self._client.delete_object(Bucket=self._bucket, Key=key)
-
-        await self._run(delete_object)
+        await self._run(self._delete, self._root + checked_key(digest))
 
     async def list(self) -> AsyncIterator[Stored]:
         """See :meth:`stores.base.Store.list`."""
@@ -168,6 +162,10 @@ class S3Store:
     async def write_document(self, name: str, body: bytes, expect: str | None) -> str:
         """See :meth:`stores.base.Store.write_document`."""
         return await self._run(self._write_document, check_document_name(name), body, expect)
+
+    async def delete_document(self, name: str) -> None:
+        """See :meth:`stores.base.Store.delete_document`."""
+        await self._run(self._delete, self._document_key(check_document_name(name)))
 
     async def list_documents(self, prefix: str) -> AsyncIterator[str]:
         """See :meth:`stores.base.Store.list_documents`."""
@@ -238,6 +236,10 @@ class S3Store:
         raise StoreUnavailable(
             f"{self.name}: others wrote or deleted {entity.digest} during each of {_ROUNDS} tries"
         )
+
+    def _delete(self, key: str) -> None:
+        with reported(self.name, "DeleteObject"):
+            self._client.delete_object(Bucket=self._bucket, Key=key)
 
     def _head(self, key: str) -> HeadObjectOutputTypeDef | None:
         with reported(self.name, "HeadObject"):

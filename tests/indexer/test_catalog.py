@@ -262,3 +262,20 @@ class TestChanges:
         body = encode(Catalog(repository, "sha1"))
         assert quote(repository, safe="", errors="surrogatepass").encode() in body
         assert parse(body).repository == repository
+
+
+def test_an_epoch_is_kept() -> None:
+    """It is written once there is one, and read as 0 where there is none."""
+    assert parse(GOLDEN).epoch == 0
+    later = replace(CATALOG, epoch=7)
+    assert parse(encode(later)) == later
+    for changed in (later.without(None, 1.0), later.in_format("sha256", 1.0)):
+        assert changed.epoch == 7
+
+
+def test_a_purged_catalog_names_nothing_of_what_went() -> None:
+    """Bundles that hold it are retired; the others stay."""
+    gone = CATALOG.purged(CATALOG.named(), 1, 5.0)
+    assert (gone.bundles, gone.epoch) == ((), 1)
+    assert CATALOG.named() <= {retired.digest for retired in gone.retired}
+    assert CATALOG.purged(frozenset(), 1, 5.0) == replace(CATALOG, epoch=1)

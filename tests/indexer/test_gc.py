@@ -12,6 +12,7 @@ import pytest
 from cache.records import Part
 from indexer.catalog import Bundle, Catalog, CatalogError, Retired, catalog_name, encode, load
 from indexer.gc import collect
+from indexer.ownership import claim, claim_name, claims, read_claim
 from stores.base import Conflict, Stored, StoreUnavailable
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore
@@ -213,3 +214,36 @@ async def test_a_catalog_that_changes_meanwhile_is_not_overwritten(shelf: Shelf)
     assert loaded is not None
     assert loaded[0].bundles == (bundle(pack),)
     assert (await collect(shelf.store, NOW, KEEP)).forgotten == 1
+
+
+async def test_claims_go_with_their_entities(shelf: Shelf) -> None:
+    """Of what is gone for long; not of what is there, nor of what may just be being put."""
+    there, old = await shelf.put("there", DAY), await shelf.put("old", 90 * DAY)
+    for digest, age in (
+        (there.digest, 90 * DAY),
+        (old.digest, 90 * DAY),
+        ("a" * 64, 8 * DAY),
+        ("b" * 64, 6 * DAY),
+    ):
+        await claim(shelf.store, "p.git", digest, NOW - age)
+    assert (await collect(shelf.store, NOW, KEEP, dry_run=True)).disowned == 2
+    assert len(await claims(shelf.store, "p.git")) == 4
+    assert (await collect(shelf.store, NOW, KEEP)).disowned == 2
+    assert await claims(shelf.store, "p.git") == {there.digest, "b" * 64}
+
+
+async def test_a_claim_that_is_made_again_is_young(shelf: Shelf) -> None:
+    """What was collected once may be computed and published again."""
+    for age in (90 * DAY, DAY):
+        await claim(shelf.store, "p.git", "a" * 64, NOW - age)
+    assert (await collect(shelf.store, NOW, KEEP)).disowned == 0
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"\xff", b'{"repository": 1, "since": "x"}'])
+async def test_a_damaged_claim_is_old(shelf: Shelf, body: bytes) -> None:
+    """It goes when its entity has gone, and its name says whose it was."""
+    name = claim_name("group/p.git", "a" * 64)
+    await shelf.store.write_document(name, body, None)
+    assert await read_claim(shelf.store, name) == ("group/p.git", 0.0)
+    assert (await collect(shelf.store, NOW, KEEP)).disowned == 1
+    assert await claims(shelf.store, "group/p.git") == frozenset()

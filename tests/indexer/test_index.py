@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer.catalog import Bundle, catalog_name
+from indexer.catalog import Bundle, catalog_name, encode, load
 from indexer.gc import collect
 from indexer.index import ATTEMPTS, index_repository
 from indexer.report import Outcome
@@ -613,3 +613,44 @@ async def everything_named_is_there(bench) -> bool:
             if found is None or found.size != entity.size:
                 return False
     return True
+
+
+# --- epochs ---------------------------------------------------------------------------------
+
+
+async def test_the_epoch_stays(bench) -> None:
+    """Whatever the indexer writes, it is that of the catalog, or of the machine at first."""
+    await index_repository(
+        bench.served, bench.store, bench.publish, bench.values, bench.work, epoch=3
+    )
+    assert (await bench.catalog()).epoch == 3
+    bench.values = replace(bench.values, growth=0.0)
+    bench.served.commit("more")
+    await bench.index()
+    assert (await bench.catalog()).epoch == 3
+
+
+async def test_what_was_made_before_a_purge_is_not_catalogued_after_it(bench) -> None:
+    """A bundle that a purge has overtaken may hold what was purged."""
+    await bench.index()
+    bench.values = replace(bench.values, growth=0.0)
+    bench.served.commit("more")
+    publish = bench.publish
+
+    async def purged(entity: Entity, path: Path) -> frozenset[str]:
+        loaded = await load(bench.store, bench.served.name)
+        assert loaded is not None
+        catalog, version = loaded
+        emptied = encode(catalog.purged(catalog.named(), 1, bench.now))
+        if catalog.epoch == 0:
+            await bench.store.write_document(catalog_name(catalog.repository), emptied, version)
+        return await publish(entity, path)
+
+    bench.publish = purged
+    report = await bench.index()
+    bench.publish = publish
+    assert [result.outcome for result in report.results] == [Outcome.FAILED, Outcome.FAILED]
+    assert "purged while it was being indexed" in report.results[0].reason
+    catalog = await bench.catalog()
+    assert (catalog.bundles, catalog.epoch) == ((), 1)
+    assert await bench.outcomes() == [Outcome.MADE, Outcome.MADE]

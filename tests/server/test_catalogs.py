@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from pathlib import Path
 
 import pytest
 
+from cache.epochs import Epochs
 from cache.records import Part
 from indexer.catalog import Bundle, Catalog, catalog_name, encode
 from server import catalogs as module
@@ -36,12 +38,14 @@ def bundle(name: str, created: float) -> Bundle:
     )
 
 
-async def publish(store: FaultyStore, *bundles: Bundle, repository: str = "p.git") -> None:
+async def publish(
+    store: FaultyStore, *bundles: Bundle, repository: str = "p.git", epoch: int = 0
+) -> None:
     """Write the catalog of a repository."""
     document = await store.inner.read_document(catalog_name(repository))
     await store.inner.write_document(
         catalog_name(repository),
-        encode(Catalog(repository, "sha1", bundles)),
+        encode(Catalog(repository, "sha1", bundles, epoch=epoch)),
         None if document is None else document.version,
     )
 
@@ -205,3 +209,88 @@ async def test_refreshing_goes_on(catalogs: Catalogs, store: FaultyStore) -> Non
     with pytest.raises(asyncio.CancelledError):
         await running
     assert await ids(catalogs) == ["a"]
+
+
+# --- epochs ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def epochs(tmp_path: Path) -> Epochs:
+    """What this machine knows."""
+    return Epochs(tmp_path)
+
+
+async def test_the_epoch_of_a_catalog(catalogs: Catalogs, store: FaultyStore) -> None:
+    """It is 0 where nobody has said more, and what the catalog says once that is read."""
+    assert catalogs.epoch("p.git") == 0
+    await publish(store, bundle("a", 1.0), epoch=3)
+    assert await ids(catalogs) == ["a"]
+    assert (catalogs.epoch("p.git"), catalogs.epoch("other.git")) == (3, 0)
+
+
+async def test_a_purge_on_this_machine_is_seen_at_once(store: FaultyStore, epochs: Epochs) -> None:
+    """Bundles of before are named no more, and the catalog is not asked for at each request."""
+    catalogs = Catalogs(store, 0.0, epochs)
+    old = bundle("a", 1.0)
+    await publish(store, old)
+    assert await ids(catalogs) == ["a"]
+    epochs.raise_to("p.git", 1)
+    asked = store.calls["read_document"]
+    for _ in range(5):
+        assert await ids(catalogs) == []
+        assert catalogs.epoch("p.git") == 1
+        assert catalogs.readable(old.pack.entity.digest) == frozenset()
+    assert store.calls["read_document"] <= asked + 1
+    await publish(store, bundle("b", 2.0), epoch=1)
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["b"]
+    assert catalogs.epoch("p.git") == 1
+
+
+async def test_a_catalog_that_is_behind_is_looked_at_again(
+    store: FaultyStore, epochs: Epochs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a request too: a purge writes it soon after it has raised the epoch."""
+    monkeypatch.setattr(module, "BEHIND", 0.0)
+    catalogs = Catalogs(store, 0.0, epochs)
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    epochs.raise_to("p.git", 1)
+    assert await ids(catalogs) == []
+    await publish(store, bundle("b", 2.0), epoch=1)
+    assert await ids(catalogs) == ["b"]
+
+
+async def test_a_purge_on_another_machine(store: FaultyStore, epochs: Epochs) -> None:
+    """This one forgets what it has, then knows the epoch; once, and not for its own purges."""
+    told: list[tuple[str, int, int]] = []
+
+    async def learned(repository: str, epoch: int) -> None:
+        told.append((repository, epoch, epochs.of(repository)))
+
+    catalogs = Catalogs(store, 0.0, epochs, learned)
+    await publish(store, bundle("a", 1.0))
+    await ids(catalogs)
+    await publish(store, bundle("b", 2.0), epoch=2)
+    await catalogs.refresh_all()
+    assert catalogs.epoch("p.git") == 2
+    await asyncio.gather(*catalogs._learning)
+    assert told == [("p.git", 2, 0)]
+    assert epochs.of("p.git") == 2
+    epochs.raise_to("p.git", 3)
+    await publish(store, epoch=3)
+    await catalogs.refresh_all()
+    assert not catalogs._learning
+    assert len(told) == 1
+
+
+async def test_an_epoch_outlives_its_catalog(store: FaultyStore, epochs: Epochs) -> None:
+    """A catalog that is made anew from nothing does not bring back what was purged."""
+    catalogs = Catalogs(store, 0.0, epochs)
+    await publish(store, bundle("a", 1.0), epoch=2)
+    await ids(catalogs)
+    await asyncio.gather(*catalogs._learning)
+    store.inner.documents.clear()  # type: ignore[attr-defined]
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == []
+    assert Catalogs(store, 0.0, epochs).epoch("p.git") == catalogs.epoch("p.git") == 2

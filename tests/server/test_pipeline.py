@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 
 from cache.cache import Cache
+from cache.epochs import in_epoch
 from cache.flights import CacheUnavailable, Sink
 from cache.flights import Outcome as Ran
 from cache.keys import record_key
 from cache.records import Part
 from indexer.catalog import Bundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client, Location
+from redirects.audience import PUBLIC, Audience
 from redirects.targets import HttpTarget
 from redirects.window import Window
 from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
@@ -52,10 +54,15 @@ class Publishing:
     does: Callable[[Entity, Path], Awaitable[frozenset[str]]]
     calls: int = 0
     known: dict[str, frozenset[str]] = field(default_factory=dict)
+    claims: list[tuple[str, str]] = field(default_factory=list)
 
     def readable(self, digest: str) -> frozenset[str]:
         """What came back earlier."""
         return self.known.get(digest, frozenset())
+
+    async def claim(self, repository: str, entity: Entity) -> None:
+        """Note whose it is."""
+        self.claims.append((repository, entity.digest))
 
     async def publish(self, entity: Entity, path: Path) -> frozenset[str]:
         """Publish."""
@@ -70,10 +77,15 @@ class Bundles:
     """Stands in for the catalogs."""
 
     known: frozenset[str] = frozenset()
+    now: int = 0
 
     async def bundles(self, repository: str) -> tuple[Bundle, ...]:
         """None."""
         return ()
+
+    def epoch(self, repository: str) -> int:
+        """As the test has it."""
+        return self.now
 
     def readable(self, digest: str) -> frozenset[str]:
         """What the indexer read back."""
@@ -98,6 +110,7 @@ class Asked:
     answer: Plan
     acceptance: Acceptance = ACCEPTS_NOTHING
     client: Client = CLIENT
+    audience: Audience = PUBLIC
     dialect: str = "git-v2"
     name: str = "fetch"
     repository: str = "p.git"
@@ -165,7 +178,9 @@ class House:
         """Have the pipeline answer."""
         return await self.plan(Plan(None, running.execution()), accepts)
 
-    async def plan(self, plan: Plan, accepts: Acceptance = HTTP) -> tuple[Answer, Outcome]:
+    async def plan(
+        self, plan: Plan, accepts: Acceptance = HTTP, audience: Audience = PUBLIC
+    ) -> tuple[Answer, Outcome]:
         """Have the pipeline answer a command with this plan."""
         pipeline = Pipeline(
             self.cache,
@@ -177,7 +192,7 @@ class House:
             self.metrics,
             self.settings,
         )
-        return await pipeline.respond(Asked(plan, accepts))
+        return await pipeline.respond(Asked(plan, accepts, audience=audience))
 
     def recorded(self) -> bool:
         """Whether there is a record."""
@@ -270,6 +285,17 @@ async def test_a_redirect(house: House) -> None:
         (named,) = answer.redirected
         assert (named.location.url, named.part) == (URL, Part(ENTITY, "ab" * 20))
     assert (running.runs, house.publisher.calls) == (1, 1)
+
+
+async def test_what_is_private(house: House) -> None:
+    """It is named by no URL that everybody could use, and is not published in vain for one."""
+    running = Running()
+    for expected in (Outcome.MISS, Outcome.HIT):
+        plan = Plan(None, running.execution())
+        answer, outcome = await house.plan(plan, HTTP, Audience(private=True))
+        assert (answer.redirected, outcome) == ((), expected)
+        assert await content(answer) == CONTENT
+    assert house.publisher.calls == 0
 
 
 async def test_a_record_is_published_for_the_first_who_can_use_it(house: House) -> None:
@@ -523,3 +549,77 @@ async def test_runs_are_counted_once(house: House) -> None:
     figures, _ = house.metrics.render()
     counted = b'offramp_executions_total{command="fetch",dialect="git-v2",repo="p.git"} 1.0'
     assert counted in figures
+
+
+# --- epochs and claims ----------------------------------------------------------------------
+
+
+async def test_what_is_published_is_claimed_before(house: House) -> None:
+    """For the repository that it was computed for, once."""
+    seen: list[list[tuple[str, str]]] = []
+
+    async def publish(entity: Entity, path: Path) -> frozenset[str]:
+        seen.append(list(house.publisher.claims))
+        return CDN
+
+    house.publisher.does = publish
+    for _ in range(3):
+        await house.respond(Running(), HTTP)
+    assert seen == [[("p.git", ENTITY.digest)]]
+    assert house.publisher.claims == seen[0]
+
+
+async def test_what_another_repository_published_is_claimed_too(house: House) -> None:
+    """When it was computed, and not each time that it is named."""
+    house.publisher.known[ENTITY.digest] = CDN
+    running = Running()
+    for _ in range(3):
+        answer, _ = await house.respond(running, HTTP)
+        assert answer.redirected
+    assert house.publisher.claims == [("p.git", ENTITY.digest)]
+    assert (running.runs, house.publisher.calls) == (1, 0)
+
+
+async def test_what_cannot_be_claimed_is_not_named(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A purge would not find it; it is sent inline."""
+
+    async def claim(repository: str, entity: Entity) -> None:
+        raise StoreUnavailable("down")
+
+    monkeypatch.setattr(house.publisher, "claim", claim)
+    house.publisher.known[ENTITY.digest] = CDN
+    answer, _ = await house.respond(Running(), HTTP)
+    assert (answer.redirected, await content(answer)) == ((), CONTENT)
+    house.publisher.known.clear()
+    answer, _ = await house.respond(Running(), HTTP)
+    assert (answer.redirected, house.publisher.calls) == ((), 0)
+
+
+async def test_a_new_epoch_knows_no_earlier_record(house: House) -> None:
+    """What was computed before is computed anew, under a name that tells the epoch."""
+    running = Running()
+    for epoch in (0, 1, 2):
+        house.bundles.now = epoch
+        for expected in (Outcome.MISS, Outcome.HIT):
+            answer, outcome = await house.respond(running)
+            assert (outcome, await content(answer)) == (expected, CONTENT)
+        assert running.runs == epoch + 1
+    named = {record.repository for record in house.cache.records.scan()}
+    assert named == {in_epoch("/p.git", epoch) for epoch in (0, 1, 2)}
+
+
+async def test_what_was_begun_before_a_purge_is_not_followed_after_it(house: House) -> None:
+    """Its record is one of the earlier epoch, whenever it ends."""
+    old, new = Running(gate=threading.Event()), Running()
+    first, _ = await house.respond(old)
+    house.bundles.now = 1
+    second, outcome = await house.respond(new)
+    assert outcome is Outcome.MISS
+    assert await content(second) == CONTENT
+    assert old.gate is not None
+    old.gate.set()
+    assert await content(first) == CONTENT
+    _, outcome = await house.respond(new)
+    assert (outcome, new.runs) == (Outcome.HIT, 1)

@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from indexer.ownership import claims
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
@@ -496,3 +497,29 @@ async def test_those_in_the_queue_are_refused_too(bench: Bench, tmp_path: Path) 
 def test_refused_is_unavailable() -> None:
     """Rooms that know stores but not this one need to know one error only."""
     assert issubclass(PublishRefused, StoreUnavailable)
+
+
+# --- whose it is ----------------------------------------------------------------------------
+
+
+async def test_a_claim_is_found_by_repository(bench: Bench, source: Source) -> None:
+    """However often it is made."""
+    entity, _ = source
+    for _ in range(2):
+        await bench.publisher(bench.cdn).claim("group/p.git", entity)
+    assert await claims(bench.store, "group/p.git") == {entity.digest}
+    assert await claims(bench.store, "group") == frozenset()
+
+
+async def test_a_store_that_is_down_is_not_asked_for_each_claim(
+    bench: Bench, source: Source
+) -> None:
+    """Nor for content after a claim that failed."""
+    publisher = bench.publisher(bench.cdn)
+    bench.store.faults["write_document"] = Fail()
+    with pytest.raises(StoreUnavailable):
+        await publisher.claim("p.git", source[0])
+    for call in (publisher.claim("p.git", source[0]), publisher.publish(*source)):
+        with pytest.raises(PublishRefused):
+            await call
+    assert (bench.store.calls["write_document"], bench.store.calls["put"]) == (1, 0)

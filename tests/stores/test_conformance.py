@@ -409,6 +409,33 @@ class TestDocuments:
             await store.read_document(name)
         with pytest.raises(ValueError, match="cannot name a document"):
             await store.write_document(name, b"", None)
+        with pytest.raises(ValueError, match="cannot name a document"):
+            await store.delete_document(name)
+
+    async def test_a_deleted_document_is_gone(self, store: Store, put: Put) -> None:
+        """Only that one, at whatever version, and it can be created again."""
+        entity = await put(b"content")
+        version = await store.write_document("owned/a/b", b"1", None)
+        await store.write_document("owned/a/b", b"2", version)
+        await store.write_document("owned/a/c", b"3", None)
+        await store.delete_document("owned/a/b")
+        assert await store.read_document("owned/a/b") is None
+        assert await document_names(store) == {"owned/a/c"}
+        with pytest.raises(Conflict):
+            await store.write_document("owned/a/b", b"4", version)
+        await store.write_document("owned/a/b", b"5", None)
+        assert await read(store, entity.digest) == b"content"
+
+    async def test_deleting_an_absent_document_is_no_error(self, store: Store) -> None:
+        """Not in an empty store, not twice, not above or below what is there."""
+        await store.delete_document("owned/a")
+        await store.write_document("owned/a/b", b"1", None)
+        for name in ("owned/a", "owned", "owned/a/b/c", "owned/x"):
+            await store.delete_document(name)
+        assert await document_names(store) == {"owned/a/b"}
+        await store.delete_document("owned/a/b")
+        await store.delete_document("owned/a/b")
+        assert await document_names(store) == set()
 
     async def test_documents_are_listed_by_prefix(self, store: Store, put: Put) -> None:
         """The beginning of the name, wherever its slashes are; entities are not documents."""

@@ -42,6 +42,8 @@ async def test_without_faults_it_is_the_inner_store(store: FaultyStore) -> None:
     assert (document.body, document.version) == (b"1", version)
     assert [name async for name in store.list_documents("")] == ["a"]
     assert store.local_path(ENTITY.digest) is None
+    await store.delete_document("a")
+    assert await store.read_document("a") is None
     await store.delete(ENTITY.digest)
     assert await store.stat(ENTITY.digest) is None
     await store.close()
@@ -64,7 +66,7 @@ async def test_every_call_fails(store: FaultyStore, tmp_path: Path) -> None:
     store.faults = dict.fromkeys(
         [
             *("put", "stat", "open", "delete", "list"),
-            *("read_document", "write_document", "list_documents"),
+            *("read_document", "write_document", "delete_document", "list_documents"),
         ],
         Fail(),
     )
@@ -76,6 +78,7 @@ async def test_every_call_fails(store: FaultyStore, tmp_path: Path) -> None:
         anext(store.list()),
         store.read_document("a"),
         store.write_document("a", b"", None),
+        store.delete_document("a"),
         anext(store.list_documents("")),
     ):
         with pytest.raises(StoreUnavailable, match="as the test wants it"):

@@ -1,0 +1,256 @@
+# Law of this file: whoever takes content back is told what is gone, what is not, and for how long
+# URLs that were given out may still be tried.
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from cli.errors import Failed, UserError, told_plainly
+from cli.options import Given, settings_from, settings_options
+
+if TYPE_CHECKING:
+    from indexer.purge import PurgeReport, Subject
+    from redirects.targets import Target
+    from repos.git.program import Git
+    from server.settings import Settings
+
+_HEADER: Final = ("content", "size", "here", "store", "why")
+_RIGHT: Final = frozenset({1})
+
+
+@dataclass(frozen=True)
+class _Outlet:
+    """A target, and what becomes of the URLs that it was given out by.
+
+    Attributes:
+        target: its name.
+        until: seconds since the epoch until which clients may try URLs given out before now.
+        copies: URLs under which a cache in front may keep what was removed.
+    """
+
+    target: str
+    until: float
+    copies: tuple[str, ...]
+
+
+@click.command()
+@click.argument("repo")
+@click.option("--object", "object_id", metavar="ID", help="Only what holds this object: a full id.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what would be removed.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+@settings_options(root=True)
+def command(
+    given: Given, repo: str, object_id: str | None, *, dry_run: bool, as_json: bool
+) -> None:
+    """Take what was computed of REPO, served from below ROOT or mirrored, out of circulation.
+
+    Its bundles and answers, or those that hold one object, are removed from this machine's cache,
+    the store and the catalog; its mirror too, if it holds the object. Servers on other machines
+    follow when they read the catalog. The repository itself is not changed: remove the object
+    there first.
+
+    Asks nothing. Exits with 1 if nothing is known of REPO.
+    """
+    settings = settings_from(given)
+    name = repo.strip("/")
+    if not name:
+        raise UserError(f"{repo!r} names no repository; write the path at which it is served")
+    object_id = None if object_id is None else _full(object_id)
+    with told_plainly():
+        report, outlets = asyncio.run(_purged(settings, name, object_id, dry_run=dry_run))
+    if not report.known:
+        raise Failed(
+            f"{name}: there is no such repository, and nothing is published or recorded of it"
+        )
+    if as_json:
+        click.echo(json.dumps(_values(report, outlets, dry_run=dry_run), indent=2))
+    else:
+        for line in _lines(report, outlets, settings, dry_run=dry_run):
+            click.echo(line)
+    for warning in _warnings(report):
+        click.echo(f"offramp: {warning}", err=True)
+
+
+def _full(object_id: str) -> str:
+    lower = object_id.lower()
+    if len(lower) not in {40, 64} or not set(lower) <= set("0123456789abcdef"):
+        raise UserError(
+            f"--object {object_id!r} is no full object id; write all 40 (sha256: 64) hex digits,"
+            " as `git rev-parse` does"
+        )
+    return lower
+
+
+async def _purged(
+    settings: Settings, name: str, object_id: str | None, *, dry_run: bool
+) -> tuple[PurgeReport, tuple[_Outlet, ...]]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cache.cache import Cache
+    from indexer.catalog import CatalogError
+    from indexer.purge import PurgeReport, purge
+    from repos.git.mirror import MirrorBusy
+    from repos.git.program import Git
+    from server.wiring import build_store, build_targets, signing_keys
+
+    git = Git(settings.limits.program_time)
+    report = PurgeReport(name, object_id, known=False)
+    async with AsyncExitStack() as stack:
+        threads = stack.enter_context(ThreadPoolExecutor(1, "purge"))
+        store = build_store(settings)
+        stack.push_async_callback(store.close)
+        settings.data.mkdir(parents=True, exist_ok=True)
+        targets = await build_targets(settings, store, signing_keys(settings.data))
+        cache = await Cache.open(settings.data, settings.cache.max_size, threads)
+        stack.push_async_callback(cache.close)
+        for subject in _subjects(settings, git, name, object_id):
+            try:
+                report = await purge(
+                    subject,
+                    store,
+                    cache,
+                    git,
+                    settings.data / "work",
+                    now=time.time(),
+                    dry_run=dry_run,
+                )
+            except (CatalogError, MirrorBusy) as error:
+                raise Failed(f"{error}; then run the same command again") from error
+            if report.known:
+                break
+    return report, _outlets(targets, report, time.time())
+
+
+def _subjects(settings: Settings, git: Git, name: str, object_id: str | None) -> Iterator[Subject]:
+    """What ``name`` may mean, as clients may write it; the likeliest first."""
+    from indexer.purge import Subject
+    from repos.git.discovery import locate
+    from repos.git.mirror import Mirror, mirror_path
+    from server.upstreams.mirrors import MIRRORS
+
+    root = settings.local_root
+    found = None if root is None else locate(root, name)
+    if found is not None:
+        yield Subject(
+            found.name, frozenset((str(found.git_dir),)), found.git_dir, object_id=object_id
+        )
+    mirrors = settings.data.absolute() / MIRRORS  # git runs elsewhere
+    names = dict.fromkeys((name, f"{name}.git", name.removesuffix(".git")))
+    for candidate in names if found is None else ():
+        mirror = mirror_path(mirrors, candidate)
+        # Where it lay, if it was below ROOT and is not any more.
+        paths = [] if root is None else [root / candidate, root / candidate / ".git"]
+        yield Subject(
+            candidate,
+            frozenset(spelt for path in (*paths, mirror) for spelt in _spelt(path)),
+            mirror=Mirror(mirror, git) if mirrors.is_dir() else None,
+            object_id=object_id,
+        )
+
+
+def _spelt(path: Path) -> tuple[str, ...]:
+    return str(path), str(path.resolve())
+
+
+def _outlets(targets: Sequence[Target], report: PurgeReport, now: float) -> tuple[_Outlet, ...]:
+    from redirects.targets import HttpTarget
+    from stores.entity import entity_key
+
+    stored = [found.digest for found in report.removed if found.stored]
+    return tuple(
+        _Outlet(
+            target.name,
+            now + target.max_lifetime,
+            tuple(f"{target.base_url}/{entity_key(digest)}" for digest in stored)
+            if isinstance(target, HttpTarget)
+            else (),
+        )
+        for target in targets
+    )
+
+
+def _lines(
+    report: PurgeReport, outlets: Sequence[_Outlet], settings: Settings, *, dry_run: bool
+) -> Iterator[str]:
+    from cli.tables import printable, size, table
+
+    what = "everything" if report.object_id is None else f"object {report.object_id}"
+    did = "would purge" if dry_run else "purged"
+    yield printable(f"{did} {what} of {report.repository}; its epoch is {report.epoch}")
+    if report.mirror:
+        yield f"mirror: {'would be removed' if dry_run else 'removed'}; the next request renews it"
+    yield f"bundles: {', '.join(report.bundles) or 'none'}"
+    yield f"records of this machine: {report.records}"
+    total = sum(found.size for found in report.removed)
+    yield f"content: {len(report.removed)} entities, {size(total)}"
+    if report.removed:
+        rows = [
+            (
+                found.digest,
+                size(found.size),
+                "yes" if found.local else "-",
+                "yes" if found.stored else "-",
+                f"counts as holding it: {found.unread}" if found.unread else "",
+            )
+            for found in report.removed
+        ]
+        yield table(_HEADER, rows, _RIGHT).rstrip("\n")
+    for kept in report.kept:
+        yield printable(f"kept: {kept.digest}, also of {', '.join(kept.repositories)}")
+    if any(found.stored for found in report.removed):
+        yield "URLs that were given out before now:"
+        for outlet in outlets:
+            until = datetime.fromtimestamp(outlet.until, UTC).strftime("%Y-%m-%d %H:%M UTC")
+            if outlet.copies:
+                yield (
+                    f"  {outlet.target}: a cache in front may hold copies; remove them there"
+                    f" (clients may try until {until}):"
+                )
+                yield from (f"    {url}" for url in outlet.copies)
+            else:
+                yield (
+                    f"  {outlet.target}: clients may try until {until}, and get 404: the content"
+                    " is gone"
+                )
+    yield (
+        f"Servers on other machines follow within {settings.git.catalog_refresh:.0f} s;"
+        " what they are just sending goes on."
+    )
+
+
+def _warnings(report: PurgeReport) -> Iterator[str]:
+    from cli.tables import printable
+
+    if report.kept:
+        yield "what is kept is other repositories' too; purge them as well"
+    if report.remains:
+        if report.object_id is None:
+            yield printable(
+                f"{report.repository} is still served from this machine: it will be packed again"
+            )
+        else:
+            yield printable(
+                f"{report.repository} still has {report.object_id}: it will be packed again;"
+                " remove it there (rewrite the history, `git reflog expire --expire=now --all`,"
+                " `git gc --prune=now`) and purge again"
+            )
+
+
+def _values(report: PurgeReport, outlets: Sequence[_Outlet], *, dry_run: bool) -> dict[str, object]:
+    stored = any(found.stored for found in report.removed)
+    return {
+        "dry_run": dry_run,
+        **{name: value for name, value in asdict(report).items() if name != "known"},
+        "size": sum(found.size for found in report.removed),
+        "urls": [asdict(outlet) for outlet in outlets] if stored else [],
+    }

@@ -1,0 +1,370 @@
+# Law of this file: what is purged is never answered again. The epoch rises before anything is
+# looked for, and what is deleted is found again by a second run, wherever the first was ended.
+#
+# What is in the making goes on: a run of an earlier epoch writes a record of that epoch, which is
+# never used; what it publishes is claimed for the repository, and the next purge finds it.
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, Protocol
+
+from cache.cache import Cache
+from cache.publications import STALE_SECONDS
+from indexer.catalog import Catalog, catalog_name, encode, load
+from indexer.gc import read_catalogs
+from indexer.local import drop_entities, drop_records, survey
+from indexer.ownership import claim_name, claimed, claims, read_claim
+from indexer.search import Search, Verdict
+from repos.git.contained import holds
+from repos.git.packs import object_format_of
+from repos.git.program import Git
+from stores.base import Conflict, Store
+
+# How often a catalog that others change at the same time is read again.
+ATTEMPTS: Final = 5
+
+_HEX: Final = frozenset("0123456789abcdef")
+
+
+class Mirror(Protocol):
+    """A copy of an upstream's repository, which is made anew when it is missing."""
+
+    @property
+    def path(self) -> Path:
+        """Its git directory."""
+        ...
+
+    @property
+    def exists(self) -> bool:
+        """It has been made."""
+        ...
+
+    def remove(self) -> None:
+        """Remove it, or raise if somebody works on it; no matter if it is not there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is to be purged.
+
+    Attributes:
+        repository: the name at which it is served.
+        identities: what may name it in records: every path where it lies, or lay.
+        git_dir: where it lies on this machine; None if it is not here, or is a mirror.
+        mirror: where it is mirrored; None if it can be no mirror.
+        object_id: an object in full, in hex; None for everything of the repository.
+
+    Raises:
+        ValueError: ``object_id`` is no full object id.
+    """
+
+    repository: str
+    identities: frozenset[str]
+    git_dir: Path | None = None
+    mirror: Mirror | None = None
+    object_id: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.object_id is not None:
+            object_format_of(self.object_id)
+            if not set(self.object_id) <= _HEX:
+                raise ValueError(f"{self.object_id!r} is no object id in lower-case hex")
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """An entity that was removed, or would be.
+
+    Attributes:
+        digest: SHA-256, hex.
+        size: bytes.
+        local: it was on this machine's disk.
+        stored: it was in the store.
+        unread: why it could not be searched, and was therefore taken to hold the object; else "".
+    """
+
+    digest: str
+    size: int
+    local: bool
+    stored: bool
+    unread: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An entity that holds what is purged, and stays, because other repositories have it too.
+
+    Attributes:
+        digest: SHA-256, hex.
+        repositories: their names.
+    """
+
+    digest: str
+    repositories: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeReport:
+    """What a purge did, or would do.
+
+    Attributes:
+        repository: the name at which it is served.
+        object_id: see :class:`Subject`.
+        known: somebody knows the repository: it is here, or something was published of it. If
+            not, nothing was done.
+        epoch: the repository's epoch from now on.
+        bundles: ids of those that its catalog names no more.
+        records: how many of this machine were removed: all, for none can be used any more.
+        removed: entities.
+        kept: entities.
+        mirror: the mirror was removed.
+        remains: the repository itself still has what was purged, and will be asked for it.
+    """
+
+    repository: str
+    object_id: str | None
+    known: bool
+    epoch: int = 0
+    bundles: tuple[str, ...] = ()
+    records: int = 0
+    removed: tuple[Removed, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    mirror: bool = False
+    remains: bool = False
+
+
+async def purge(
+    subject: Subject,
+    store: Store,
+    cache: Cache,
+    git: Git,
+    work: Path,
+    *,
+    now: float,
+    dry_run: bool = False,
+    settle: float = STALE_SECONDS,
+) -> PurgeReport:
+    """Take a repository's content, or all that holds one object, out of cache, store and catalog.
+
+    Args:
+        subject: what.
+        store: where content and catalogs are.
+        cache: of this machine; others forget theirs when they read the catalog.
+        git: how programs are run.
+        work: a directory for copies of what is searched.
+        now: seconds since the epoch.
+        dry_run: change nothing, say what would be done.
+        settle: seconds for which another process of this machine may still believe that content
+            can be read at a target; so long it stays in the store.
+
+    Raises:
+        indexer.catalog.CatalogError: a catalog cannot be read; it may name anything.
+        stores.base.Conflict: others changed the catalog each time that it was to be written.
+        stores.base.StoreError: the store failed.
+        CacheUnavailable: the disk refused.
+        GitFailed: git refuses the repository.
+        MirrorBusy: somebody works on the mirror.
+
+        After each of them a second run does what is left.
+    """
+    await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="purge-", dir=work.absolute()) as scratch:
+        search = Search(store, cache, git, Path(scratch), subject.object_id, _objects(subject))
+        return await _Purge(subject, store, cache, git, search, now, dry_run, settle).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """By digest, the other repositories whose catalogs name it, and documents that claim it."""
+
+    catalogs: Mapping[str, set[str]]
+    claims: Mapping[str, tuple[str, ...]]
+
+
+def _objects(subject: Subject) -> Path | None:
+    """Where the bases of thin packs are."""
+    if subject.git_dir is not None:
+        return subject.git_dir / "objects"
+    if subject.mirror is not None and subject.mirror.exists:
+        return subject.mirror.path / "objects"
+    return None
+
+
+@dataclass(slots=True)
+class _Purge:
+    subject: Subject
+    store: Store
+    cache: Cache
+    git: Git
+    search: Search
+    now: float
+    dry_run: bool
+    settle: float
+    epoch: int = 0
+    bundles: dict[str, None] = field(default_factory=dict)
+    candidates: set[str] = field(default_factory=set)
+
+    async def run(self) -> PurgeReport:
+        subject = self.subject
+        if not await self._is_known():
+            return PurgeReport(subject.repository, subject.object_id, known=False)
+        await self._raise_epoch()
+        mirror = await self._remove_mirror()
+        found = await asyncio.to_thread(survey, self.cache, subject.identities, self.epoch)
+        local = frozenset(await asyncio.to_thread(lambda: tuple(self.cache.entities.digests())))
+        self.candidates |= found.entities.keys()
+        self.candidates |= await claims(self.store, subject.repository)
+        others = await self._others()
+        # What nobody names any more was perhaps this repository's.
+        self.candidates |= local - found.others - others.catalogs.keys() - others.claims.keys()
+        verdicts = {d: await self.search.verdict(d) for d in sorted(self.candidates)}
+        doomed = {d: v for d, v in verdicts.items() if v.holds}
+        names = {digest: await self._names(others, digest) for digest in doomed}
+        kept = tuple(Kept(digest, names[digest]) for digest in doomed if names[digest])
+        going = {digest: found for digest, found in doomed.items() if not names[digest]}
+        removed = tuple(
+            Removed(digest, verdict.size, verdict.local, verdict.stored, verdict.unread)
+            for digest, verdict in going.items()
+            if verdict.local or verdict.stored
+        )
+        if not self.dry_run:
+            await asyncio.to_thread(drop_records, self.cache, found.keys)
+            await self._delete(going)
+            for digest in doomed:
+                await self.store.delete_document(claim_name(subject.repository, digest))
+        return PurgeReport(
+            subject.repository,
+            subject.object_id,
+            known=True,
+            epoch=self.epoch,
+            bundles=tuple(self.bundles),
+            records=len(found.keys),
+            removed=removed,
+            kept=kept,
+            mirror=mirror,
+            remains=subject.git_dir is not None and await self._is_in(subject.git_dir),
+        )
+
+    async def _is_known(self) -> bool:
+        subject = self.subject
+        if subject.git_dir is not None or (subject.mirror is not None and subject.mirror.exists):
+            return True
+        if await load(self.store, subject.repository) is not None:
+            return True
+        if await claims(self.store, subject.repository):
+            return True
+        epoch = self.cache.epochs.of(subject.repository) + 1
+        found = await asyncio.to_thread(survey, self.cache, subject.identities, epoch)
+        return bool(found.keys)
+
+    async def _raise_epoch(self) -> None:
+        """Let no earlier record be used again, and no bundle be named that holds what is purged.
+
+        On this machine at once, elsewhere when the catalog is read.
+        """
+        name = self.subject.repository
+        epoch = max(self.epoch, self.cache.epochs.of(name)) + 1
+        for _ in range(ATTEMPTS):
+            loaded = await load(self.store, name)
+            catalog, version = loaded or (Catalog(name, self._object_format()), None)
+            self.epoch = epoch = max(epoch, catalog.epoch + 1)
+            if not self.dry_run:
+                await asyncio.to_thread(self.cache.epochs.raise_to, name, epoch)
+            doomed = await self._doomed(catalog)
+            changed = catalog.purged(doomed, epoch, self.now)
+            if not self.dry_run:
+                try:
+                    await self.store.write_document(catalog_name(name), encode(changed), version)
+                except Conflict:
+                    continue
+            left = {bundle.id for bundle in changed.bundles}
+            self.bundles |= dict.fromkeys(b.id for b in catalog.bundles if b.id not in left)
+            return
+        raise Conflict(
+            f"{self.store.name}: the catalog of {name} was changed by others {ATTEMPTS} times"
+            " while it was being written; run the same command again"
+        )
+
+    def _object_format(self) -> str:
+        """Of a catalog that is not there yet; the indexer corrects what cannot be known here."""
+        object_id = self.subject.object_id
+        return "sha1" if object_id is None else object_format_of(object_id)
+
+    async def _doomed(self, catalog: Catalog) -> frozenset[str]:
+        """Digests of the bundles' entities that hold what is purged."""
+        self.candidates |= {retired.digest for retired in catalog.retired}
+        doomed: set[str] = set()
+        for bundle in catalog.bundles:
+            # A bundle file is the pack behind a header: one search for both.
+            verdict = await self.search.verdict(bundle.pack.entity.digest)
+            if verdict.holds:
+                for entity in bundle.entities():
+                    await self.search.verdict(entity.digest, same=verdict)
+                    doomed.add(entity.digest)
+        self.candidates |= doomed
+        return frozenset(doomed)
+
+    async def _is_in(self, git_dir: Path) -> bool:
+        object_id = self.subject.object_id
+        if object_id is None:
+            return True
+        return await asyncio.to_thread(holds, self.git, git_dir, object_id)
+
+    async def _remove_mirror(self) -> bool:
+        """Remove the mirror, if it has what is purged."""
+        mirror = self.subject.mirror
+        if mirror is None:
+            return False
+        # One that is not there may be being made: then removing it says so.
+        existed = mirror.exists
+        if existed and not await self._is_in(mirror.path):
+            return False
+        if not self.dry_run:
+            await asyncio.to_thread(mirror.remove)
+            if existed:  # nothing that was made from it since the epoch began is used either
+                await self._raise_epoch()
+        return existed
+
+    async def _others(self) -> _Others:
+        """What the store says of the content of other repositories."""
+        name = self.subject.repository
+        catalogs: dict[str, set[str]] = {}
+        for catalog in (await read_catalogs(self.store)).values():
+            if catalog.repository != name:
+                for digest in catalog.named():
+                    catalogs.setdefault(digest, set()).add(catalog.repository)
+        documents = {
+            digest: tuple(d for d in documents if d != claim_name(name, digest))
+            for digest, documents in (await claimed(self.store)).items()
+        }
+        return _Others(catalogs, {d: others for d, others in documents.items() if others})
+
+    async def _names(self, others: _Others, digest: str) -> tuple[str, ...]:
+        """The other repositories that have an entity."""
+        names = set(others.catalogs.get(digest, ()))
+        for document in others.claims.get(digest, ()):
+            names.add((await read_claim(self.store, document))[0])
+        return tuple(sorted(names))
+
+    async def _delete(self, going: Mapping[str, Verdict]) -> None:
+        """Delete from this machine's disk, and then from the store."""
+        publications = self.cache.publications
+        were_readable = [d for d in going if publications.readable(d, self.now)]
+        for digest in going:
+            publications.forget(digest)
+        await asyncio.to_thread(drop_entities, self.cache, going.keys())
+        if were_readable:
+            await asyncio.sleep(self.settle)
+        for digest in going:
+            # Not while it is being published; and what was published meanwhile is forgotten too.
+            async with publications.lock(digest):
+                publications.forget(digest)
+                await asyncio.to_thread(partial(self.cache.entities.take_back, digest))
+                await self.store.delete(digest)
