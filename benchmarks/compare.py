@@ -21,6 +21,7 @@ from benchmarks.load import LoadFailed
 from benchmarks.measures import QUICK, Bench, Effort
 from benchmarks.servers import CannotStart
 from benchmarks.table import Report
+from benchmarks.upstream import UpstreamBench
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,6 +35,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, default=Path(".bench/results.json"), metavar="FILE")
     parser.add_argument(
         "--quick", action="store_true", help="a small repository and little load: a smoke test"
+    )
+    parser.add_argument(
+        "--upstream-only", action="store_true", help="only the CI jobs at an upstream"
     )
     parser.add_argument(
         "--temp", type=Path, metavar="DIR", help="where to work; some GB on a disk, no tmpfs"
@@ -81,7 +85,9 @@ def _measure(
         git=subprocess.check_output(("git", "version"), text=True).split()[-1],
     )
     say(f"{shape.objects:,} objects, {shape.commits:,} commits, {shape.pack_size / 1e6:.1f} MB")
-    Bench(bare.parent, bare.name, work, effort, report, say).run()
+    if not given.upstream_only:
+        Bench(bare.parent, bare.name, work, effort, report, say).run()
+    UpstreamBench(bare.parent, bare.name, work, effort, report, say).run()
 
 
 if __name__ == "__main__":

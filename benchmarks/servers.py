@@ -31,7 +31,7 @@ pid {here}/nginx.pid;
 error_log {here}/error.log;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off;
+  {log}
   default_type application/octet-stream;
   sendfile on;
   tcp_nopush on;
@@ -70,6 +70,12 @@ _BACKEND: Final = """
       fastcgi_param SERVER_PROTOCOL $server_protocol;
     }}
 """
+
+
+# What benchmarks.upstream reads: small bodies are there whole, so a request's command is known.
+_LOGGED: Final = """log_format asked escape=json '{{"path":"$uri","body":"$request_body",'
+    '"encoding":"$http_content_encoding","received":$request_length,"sent":$bytes_sent}}';
+  access_log {log} asked;"""
 
 
 class CannotStart(Exception):  # noqa: N818 - what happened
@@ -132,8 +138,11 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def stock(root: Path, here: Path) -> Iterator[Server]:
-    """Stock git's http-backend behind fcgiwrap and nginx, for every repository below ``root``."""
+def stock(root: Path, here: Path, *, log: Path | None = None) -> Iterator[Server]:
+    """Stock git's http-backend behind fcgiwrap and nginx, for every repository below ``root``.
+
+    Each request becomes a line of ``log``, if that is given.
+    """
     here.mkdir(parents=True)
     counting = meter(here, "stock")
     backend = subprocess.check_output(("git", "--exec-path"), text=True).strip()
@@ -145,7 +154,8 @@ def stock(root: Path, here: Path) -> Iterator[Server]:
         )
         program.write_text(text)
         program.chmod(0o755)
-    config, url = _nginx_config(here, _BACKEND.format(here=here, root=root, program=program))
+    inside = _BACKEND.format(here=here, root=root, program=program)
+    config, url = _nginx_config(here, inside, log)
     cgi = ("fcgiwrap", "-c", "4", "-s", f"unix:{here}/cgi.sock")
     with ExitStack() as stack:
         stack.callback(counting.close)
@@ -170,15 +180,21 @@ def static(root: Path, here: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def offramp(root: Path, data: Path, store_url: str, here: Path) -> Iterator[Server]:
-    """``offramp serve``, all settings left alone but where the store's files can be read."""
+def offramp(
+    root: Path | None, data: Path, store_url: str, here: Path, *, more: str = ""
+) -> Iterator[Server]:
+    """``offramp serve``, all settings left alone but where the store's files can be read.
+
+    ``more`` is TOML on top of that; without ``root``, it has the upstreams.
+    """
     here.mkdir(parents=True)
     counting = meter(here, "offramp")
-    config = configure(here / "offramp.toml", store_url)
-    arguments = (*OFFRAMP, "serve", "--config", config, "--data", data, "--listen", "127.0.0.1:0")
+    config = configure(here / "offramp.toml", store_url, more)
+    given = ("--config", config, "--data", data, "--listen", "127.0.0.1:0")
+    arguments = (*OFFRAMP, "serve", *given, *(() if root is None else (root,)))
     with ExitStack() as stack:
         stack.callback(counting.close)
-        process = stack.enter_context(_process((*arguments, root), here, counting))
+        process = stack.enter_context(_process(arguments, here, counting))
         assert process.stdout is not None  # noqa: S101 - our pipe
         greeting = process.stdout.readline().split()
         if not greeting:
@@ -205,19 +221,20 @@ def bare(size: int, here: Path) -> Iterator[Server]:
 OFFRAMP: Final = (sys.executable, "-c", "from cli.main import main; main()")
 
 
-def configure(path: Path, store_url: str) -> Path:
+def configure(path: Path, store_url: str, more: str = "") -> Path:
     """Write a settings file whose only target is the store's files at ``store_url``."""
-    path.write_text(f'[[targets]]\ntype = "http"\nbase_url = {json.dumps(store_url)}\n')
+    path.write_text(f'[[targets]]\ntype = "http"\nbase_url = {json.dumps(store_url)}\n{more}')
     return path
 
 
-def _nginx_config(here: Path, inside: str) -> tuple[Path, str]:
+def _nginx_config(here: Path, inside: str, log: Path | None = None) -> tuple[Path, str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     user = "user root;" if os.geteuid() == 0 else ""
     path = here / "nginx.conf"
-    path.write_text(_NGINX.format(here=here, port=port, user=user, inside=inside))
+    logged = "access_log off;" if log is None else _LOGGED.format(log=log)
+    path.write_text(_NGINX.format(here=here, port=port, user=user, inside=inside, log=logged))
     return path, f"http://127.0.0.1:{port}"
 
 

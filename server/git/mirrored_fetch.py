@@ -166,11 +166,18 @@ class MirroredFetch:
             return await self.pass_on(
                 request, remote, f"/{UPLOAD_PACK}", caller.shown, body=canonical, view=view
             )
-        snapshot = await self._snapshot(repository, view)
-        own_tags = (await repository.snapshot()).refs.tags_digest
-        if own_tags != view.refs.tags_digest:
-            # git would add tags that this caller's view does not have; it asks for those it wants.
+        if fetch.include_tag and not (
+            await self._same_tags(repository, view)
+            or (not fetch.haves and await self._follows_tags(repository, remote, caller, view))
+        ):
+            # git would add tags that this caller's view does not have. Who fetches asks by itself
+            # for those that it wants; a clone of one branch takes what comes along.
+            if not fetch.haves and not isinstance(view.spoken, SpeaksV0):
+                return await self.pass_on(
+                    request, remote, f"/{UPLOAD_PACK}", caller.shown, body=canonical, view=view
+                )
             fetch = replace(fetch, include_tag=False)
+        snapshot = await self._snapshot(repository, view)
         return await self.uploads.fetch(
             request, repository, snapshot, fetch, audience=upstream_audience(remote.upstream)
         )
@@ -186,6 +193,13 @@ class MirroredFetch:
         repository = None
         if not fetch.deepen_not:
             repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
+        if (
+            repository is not None
+            and "include-tag" in fetch.capabilities
+            and not await self._same_tags(repository, view)
+            and not await self._follows_tags(repository, remote, caller, view)
+        ):
+            repository = None
         if repository is None:
             return await self.pass_on(request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body)
         return await self.uploads.legacy(
@@ -197,6 +211,17 @@ class MirroredFetch:
             audience=upstream_audience(remote.upstream),
         )
 
+    async def _same_tags(self, repository: GitRepository, view: View) -> bool:
+        """Whether the tags that git would add to a pack are those that the caller sees."""
+        return (await repository.snapshot()).refs.tags_digest == view.refs.tags_digest
+
+    async def _follows_tags(
+        self, repository: GitRepository, remote: Remote, caller: Caller, view: View
+    ) -> bool:
+        """Bring the mirror up to date; whether its tags are then those that the caller sees."""
+        await self.upstreams.mirrors.follow(remote, view, caller.shown)
+        return await self._same_tags(repository, view)
+
     async def _settle(
         self, remote: Remote, caller: Caller, view: View, wants: Collection[str]
     ) -> View:
@@ -207,9 +232,10 @@ class MirroredFetch:
         """
         views = self.upstreams.views
         unnamed = [oid for oid in wants if oid not in view.refs.tips]
-        if unnamed and views.clock() - view.asked > _JUST_NOW:
-            # Another process may have told the caller of newer refs.
-            view = await views.fresh(remote, caller.shown)
+        old = isinstance(view.spoken, SpeaksV0)  # and cannot be asked for what no ref names
+        if unnamed and (old or views.clock() - view.asked > _JUST_NOW):
+            # Somebody else may have told the caller of newer refs.
+            view = await views.newer(remote, caller.shown, view)
             unnamed = [oid for oid in unnamed if oid not in view.refs.tips]
         if unnamed:
             words = await views.may_have(remote, caller.shown, view, unnamed)

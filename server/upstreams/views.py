@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import logging
 import math
@@ -57,6 +58,7 @@ class _Known:
     answered: int = 0
     running: asyncio.Task[None] | None = None
     may_have: dict[str, float] = field(default_factory=dict)
+    probes: dict[frozenset[str], asyncio.Task[str | None]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -143,12 +145,26 @@ class Views:
             return None
         if isinstance(view.spoken, SpeaksV0):
             return f"upload-pack: not our ref {unknown[0]}"
-        answer = await self.asking.may_have(remote, view.spoken, authorization, unknown)
-        if answer is None:
-            if len(known.may_have) + len(unknown) > _REMEMBERED:
-                known.may_have.clear()
-            known.may_have.update(dict.fromkeys(unknown, now))
-        return answer
+        wanted = frozenset(unknown)
+        probe = known.probes.get(wanted)
+        if probe is None:
+            asking = self.asking.may_have(remote, view.spoken, authorization, wanted)
+            probe = known.probes[wanted] = asyncio.create_task(asking)
+            probe.add_done_callback(functools.partial(_probed, known, wanted, now))
+        return await asyncio.shield(probe)
+
+    async def newer(self, remote: Remote, authorization: str | None, view: View) -> View:
+        """An answer to a question that began after that of ``view``; one that runs will do.
+
+        Raises:
+            Refused, Down: the upstream says no, or nothing.
+        """
+        known = self._of(remote, authorization)
+        if known.running is not None:
+            await asyncio.wait({known.running})
+        if isinstance(known.outcome, View) and known.outcome.asked > view.asked:
+            return known.outcome
+        return await self.fresh(remote, authorization)
 
     def base(self, remote: Remote) -> str:
         """Its URL at the upstream, after redirects."""
@@ -242,3 +258,14 @@ class Views:
         while len(self._bodies) > _REMEMBERED:
             self._bodies.popitem(last=False)
         return refs
+
+
+def _probed(
+    known: _Known, wanted: frozenset[str], asked: float, probe: asyncio.Task[str | None]
+) -> None:
+    """Remember a yes; a failure is told to those who wait, and there may be none left."""
+    del known.probes[wanted]
+    if not probe.cancelled() and probe.exception() is None and probe.result() is None:
+        if len(known.may_have) + len(wanted) > _REMEMBERED:
+            known.may_have.clear()
+        known.may_have.update(dict.fromkeys(wanted, asked))

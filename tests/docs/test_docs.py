@@ -170,6 +170,7 @@ def metric_names() -> set[str]:
     rendered.content("r", "d", "inline", 1)
     rendered.executed("r", "d", "c")
     rendered.execution("r", "d", "c", 1.0)
+    rendered.asked("u", "refs", "yes", 1.0)
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
@@ -244,17 +245,7 @@ def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
     address = f"127.0.0.1:{free_port()}"
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    entry = programs / "offramp"
-    entry.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
-    entry.chmod(0o755)
-    environ = {
-        **os.environ,
-        "PATH": f"{programs}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT),
-        "OFFRAMP_LISTEN": address,
-    }
+    environ = {**installed(tmp_path / "bin"), "OFFRAMP_LISTEN": address}
     output = ""
     server: subprocess.Popen[str] | None = None
     log = tmp_path / "log"
@@ -276,6 +267,16 @@ def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
     assert "GET /-/blobs/" in output  # git's own word
     assert re.search(r'offramp_bytes_total\{.*path="redirected"', output)
     assert (here / "again/noise").read_bytes() == (project / "noise").read_bytes()
+
+
+def installed(programs: Path) -> dict[str, str]:
+    """An environment in which ``offramp`` is a program, made in ``programs``."""
+    programs.mkdir()
+    entry = programs / "offramp"
+    entry.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
+    entry.chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def serving(text: str, here: Path, environ: dict[str, str], log: Path) -> subprocess.Popen[str]:
