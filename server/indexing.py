@@ -1,5 +1,6 @@
-# Law of this file: one run over every repository below ROOT. One that fails does not stop the
-# others. While serving, a run is a process of its own, with a low priority.
+# Law of this file: one run over every repository below ROOT and every mirror. One that fails does
+# not stop the others. While serving, a run is a process of its own, with a low priority; any
+# process of this machine can say that there is something to index.
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -36,8 +38,33 @@ _log = logging.getLogger("offramp.indexing")
 # A program of the index may take all of a core only when nobody else wants it.
 _NICENESS: Final = 10
 
-# A burst of pushes is indexed once, this many seconds after the first.
-_SETTLE: Final = 2.0
+# How often it is looked whether some process has changed a repository; the look is one stat(2).
+_LOOK_SECONDS: Final = 1.0
+
+# A burst of pushes is indexed once, this many seconds after the first was seen.
+_SETTLE_SECONDS: Final = 2.0
+
+# Its mtime, below the data directory, is when a repository was last changed through us.
+_CHANGED: Final = "changed"
+
+
+def changed(data: Path) -> None:
+    """Tell the process that indexes, whichever it is, that a repository has changed.
+
+    ``data`` is the data directory. Nothing depends on it but how soon bundles are made, so a disk
+    that refuses is only logged.
+    """
+    try:
+        (data / _CHANGED).touch()
+    except OSError as error:
+        _log.warning("it cannot be noted that there is something to index: %s", error)
+
+
+def _last_change(data: Path) -> int:
+    try:
+        return (data / _CHANGED).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +114,7 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
             settings.local_root, git, threads, allow_filter=settings.git.allow_filter
         )
         mirrors = mirrored_repositories(
-            settings.data / MIRRORS, Routes(settings.upstreams), git, threads
+            settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads
         )
         reports = tuple(
             [
@@ -99,6 +126,7 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                     settings.data / "work",
                     progress=progress,
                     targets=frozenset(target.fingerprint for target in targets),
+                    epoch=cache.epochs.of(repository.name),
                 )
                 for repository in (*repositories.all(), *mirrors)
             ]
@@ -128,30 +156,32 @@ def _run(settings: Settings) -> None:
 
 @dataclass(slots=True)
 class Indexing:
-    """Indexes again and again while serving: at an interval, and soon after a push.
+    """Indexes again and again while serving: at an interval, and soon after :func:`changed`.
 
     ``done`` is called after each run.
     """
 
     settings: Settings
     done: Callable[[], Awaitable[None]]
-    _pushed: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def pushed(self) -> None:
-        """A repository has changed."""
-        self._pushed.set()
 
     async def run(self) -> None:
         """Index, wait, index again, until cancelled."""
         while True:
+            # What changes while it runs may have been overlooked, and is a reason to run again.
+            seen = _last_change(self.settings.data)
             await self.once()
-            try:
-                async with asyncio.timeout(self.settings.index.interval):
-                    await self._pushed.wait()
-                    await asyncio.sleep(_SETTLE)
-            except TimeoutError:
-                pass
-            self._pushed.clear()
+            await self._rest(seen)
+
+    async def _rest(self, seen: int) -> None:
+        """Wait for the next run: because of a change after that at ``seen``, or just because."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.settings.index.interval
+        while _last_change(self.settings.data) == seen:
+            left = end - loop.time()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(left, _LOOK_SECONDS))
+        await asyncio.sleep(_SETTLE_SECONDS)
 
     async def once(self) -> None:
         """One run, in a process that ends with us."""

@@ -19,7 +19,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from server import metrics_directory
-from server.outcome import Outcome
+from server.outcome import Outcome, Question, Reply
 
 Way = Literal["inline", "redirected"]
 
@@ -81,11 +81,38 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemostrecent",
         )
+        self._mirrors = Gauge(
+            "offramp_mirrors",
+            "Mirrors of upstream repositories on this machine.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._mirror_bytes = Gauge(
+            "offramp_mirror_bytes",
+            "Size of these mirrors on disk.",
+            registry=self._registry,
+            multiprocess_mode="livemostrecent",
+        )
+        self._asked = Counter(
+            "offramp_upstream_requests",
+            "What upstreams were asked, and how that ended.",
+            ("upstream", "kind", "outcome"),
+            registry=self._registry,
+        )
+        self._asked_seconds = Histogram(
+            "offramp_upstream_seconds",
+            "How long upstreams took to answer.",
+            ("upstream", "kind"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
         # labels() validates, locks and formats each time; these do so once.
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
         self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
         self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
+        self._bound_asked: dict[tuple[str, Question, Reply], Counter] = {}
+        self._bound_asked_seconds: dict[tuple[str, Question], Histogram] = {}
 
     def response(self, repo: str | None, dialect: str, command: str, outcome: Outcome) -> None:
         """Count one answer."""
@@ -127,6 +154,29 @@ class Metrics:
         """Say how large the cache is now: ``size`` in bytes, and how many entities."""
         self._cache_bytes.set(size)
         self._cache_entities.set(entities)
+
+    def mirrors(self, count: int, size: int) -> None:
+        """Say how many mirrors there are now, and their ``size`` together in bytes."""
+        self._mirrors.set(count)
+        self._mirror_bytes.set(size)
+
+    def asked(self, upstream: str, question: Question, reply: Reply, seconds: float) -> None:
+        """Count one question to an upstream, and how long it took.
+
+        ``upstream`` is its path in the settings: which repository it was about, and who asked, are
+        nobody's business who only sees figures.
+        """
+        key = (upstream, question, reply)
+        bound = self._bound_asked.get(key)
+        if bound is None:
+            bound = self._asked.labels(upstream, question, reply)
+            self._bound_asked[key] = bound
+        bound.inc()
+        timed = self._bound_asked_seconds.get((upstream, question))
+        if timed is None:
+            timed = self._asked_seconds.labels(upstream, question)
+            self._bound_asked_seconds[upstream, question] = timed
+        timed.observe(seconds)
 
     def render(self) -> tuple[bytes, str]:
         """The figures of all workers in Prometheus' text format, and its Content-Type."""

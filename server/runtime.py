@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Self
@@ -10,20 +11,23 @@ from typing import Self
 import aiohttp
 
 from cache.cache import Cache
+from indexer.local import forget_local
 from redirects.signing import SigningKeys
 from redirects.targets import Target
+from repos.git.mirror import mirror_path
 from repos.git.program import Git
 from server.access.rules import AccessRules
 from server.catalogs import Catalogs
 from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
-from server.indexing import Indexing
+from server.indexing import Indexing, changed
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.publish import Publisher
 from server.repositories import Repositories
 from server.settings import Settings
+from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
 from server.wiring import build_store, build_targets, signing_keys
 from stores.base import Store
@@ -97,17 +101,30 @@ class Runtime:
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
         )
-        catalogs = Catalogs(store, settings.git.catalog_refresh)
+
+        async def forget(name: str, epoch: int) -> None:
+            known = repositories.get(name)
+            mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
+            identity = str(mirror) if known is None else known.identity
+            await forget_local(cache, frozenset((identity,)), epoch)
+
+        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         health = Health(store, targets, publisher.read_back)
         git = Git(settings.limits.program_time)
+        repositories = Repositories(
+            settings.local_root, git, questions, allow_filter=settings.git.allow_filter
+        )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         upstreams = None
         if settings.upstreams:
-            changed = (lambda: None) if indexing is None else indexing.pushed
-            upstreams = Upstreams.open(settings, git, questions, changed)
+            upstreams = Upstreams.open(
+                settings, git, questions, metrics, functools.partial(changed, settings.data)
+            )
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
         if indexing is not None:
             runners.append(indexing.run())
+        if upstreams is not None:
+            runners.append(upstreams.keeping.run())
         return cls(
             settings=settings,
             store=store,
@@ -120,9 +137,7 @@ class Runtime:
             health=health,
             metrics=metrics,
             access=access,
-            repositories=Repositories(
-                settings.local_root, git, questions, allow_filter=settings.git.allow_filter
-            ),
+            repositories=repositories,
             pipeline=Pipeline(
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
             ),
@@ -139,8 +154,7 @@ class Runtime:
 
     def pushed(self) -> None:
         """A repository was pushed to."""
-        if self.indexing is not None:
-            self.indexing.pushed()
+        changed(self.settings.data)
 
     async def close(self) -> None:
         """Stop what runs and write down what is only in memory."""

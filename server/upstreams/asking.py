@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
-from time import time
+from time import perf_counter, time
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from multidict import CIMultiDictProxy
 
+from server.outcome import Question, Reply
 from server.upstreams.routes import Remote
 from wire.git.capabilities import Capabilities, is_v2, parse_advertisement
 from wire.git.pktline import ProtocolError
@@ -108,12 +109,32 @@ class SpeaksV0:
 
 Spoken = SpeaksV2 | SpeaksV0
 
+Count = Callable[[str, Question, Reply, float], None]
+"""Told of each question: the upstream's path, what was asked, how it ended, and the seconds."""
+
+
+def _uncounted(upstream: str, question: Question, reply: Reply, seconds: float) -> None:
+    """Keep no figures."""
+
+
+@dataclass(slots=True)
+class Ending:
+    """How a question ends, if not by an exception."""
+
+    reply: Reply = "yes"
+
 
 @dataclass(slots=True)
 class Asking:
-    """Asks upstreams; one connection pool for all."""
+    """Asks upstreams; one connection pool for all.
+
+    Attributes:
+        http: the connections.
+        count: told of each question.
+    """
 
     http: aiohttp.ClientSession
+    count: Count = _uncounted
     _contexts: dict[str, ssl.SSLContext] = field(default_factory=dict)
 
     async def discover(
@@ -125,16 +146,17 @@ class Asking:
             Refused, Down: it says no, or nothing.
         """
         base = remote.url
-        for _ in range(_HOPS + 1):
-            async with self._request(
-                remote, "GET", base + _TAIL, authorization, headers=_V2
-            ) as response:
-                if response.status in _MOVED:
-                    base = moved(remote, base, response.headers.get("Location", ""))
-                    continue
-                body = await _body(response, "advertisement")
-            return await _read_discovery(body, base)
-        raise Down("the upstream redirects again and again")
+        with self.counted(remote, "discovery"):
+            for _ in range(_HOPS + 1):
+                async with self._request(
+                    remote, "GET", base + _TAIL, authorization, headers=_V2
+                ) as response:
+                    if response.status in _MOVED:
+                        base = moved(remote, base, response.headers.get("Location", ""))
+                        continue
+                    body = await _body(response, "advertisement")
+                return await _read_discovery(body, base)
+            raise Down("the upstream redirects again and again")
 
     async def refs(self, remote: Remote, spoken: Spoken, authorization: str | None) -> bytes | Refs:
         """The refs that this credential sees, now: an answer to ``ls-refs``, or a list with v0.
@@ -154,17 +176,18 @@ class Asking:
             unborn="unborn" in spoken.capabilities.value("ls-refs").split(),
             prefixes=(),
         )
-        async with self._request(
-            remote,
-            "POST",
-            f"{spoken.base}/{SERVICE}",
-            authorization,
-            headers=_V2,
-            body=spoken.spelt(asked),
-        ) as response:
-            body = await _body(response, "result")
-        if body[4:8] == b"ERR ":
-            raise Refused(403, text=body[8:_LONGEST_WORD].decode(errors="replace").strip())
+        with self.counted(remote, "refs"):
+            async with self._request(
+                remote,
+                "POST",
+                f"{spoken.base}/{SERVICE}",
+                authorization,
+                headers=_V2,
+                body=spoken.spelt(asked),
+            ) as response:
+                body = await _body(response, "result")
+            if body[4:8] == b"ERR ":
+                raise Refused(403, text=body[8:_LONGEST_WORD].decode(errors="replace").strip())
         return body
 
     async def may_have(
@@ -180,6 +203,30 @@ class Asking:
         """
         filtered = "filter" in spoken.capabilities.fetch_features
         asked = encode_probe(oids, spoken.object_format, filtered=filtered)
+        with self.counted(remote, "probe") as ending:
+            words = await self._probe(remote, spoken, authorization, asked)
+            ending.reply = "yes" if words is None else "no"
+        return words
+
+    @contextmanager
+    def counted(self, remote: Remote, question: Question) -> Iterator[Ending]:
+        """Count the question that this block puts; one that is given up does not count."""
+        began = perf_counter()
+        ending = Ending()
+        try:
+            yield ending
+        except Refused:
+            self.count(remote.upstream.title, question, "no", perf_counter() - began)
+            raise
+        except Exception:
+            self.count(remote.upstream.title, question, "down", perf_counter() - began)
+            raise
+        else:
+            self.count(remote.upstream.title, question, ending.reply, perf_counter() - began)
+
+    async def _probe(
+        self, remote: Remote, spoken: SpeaksV2, authorization: str | None, asked: bytes
+    ) -> str | None:
         async with self._request(
             remote,
             "POST",
@@ -246,6 +293,13 @@ class Asking:
                 raise Down(f"ca_file {ca_file} cannot be used: {error}") from None
             self._contexts[str(ca_file)] = known
         return known
+
+
+def reply_of(status: int) -> Reply:
+    """What a status of HTTP says, of an answer that is not looked into."""
+    if status in _NO:
+        return "no"
+    return "down" if status == 429 or status >= 500 else "yes"
 
 
 def moved(remote: Remote, base: str, location: str) -> str:

@@ -8,8 +8,8 @@ import functools
 import logging
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Final
 from repos.git.mirror import USED_SECONDS, Mirror, MirrorBusy, Source, existing, mirror_path
 from repos.git.program import Git, GitFailed
 from repos.git.repository import V2, GitRepository
+from server.upstreams.aside import aside
 from server.upstreams.asking import SERVICE, Down, Refused
 from server.upstreams.routes import Remote, Routes
 from server.upstreams.views import View, Views
@@ -45,7 +46,8 @@ class _Held:
     repository: GitRepository
     making: asyncio.Task[None] | None = None
     updating: asyncio.Task[None] | None = None
-    wanted: dict[str, str | None] = field(default_factory=dict, repr=False)
+    # Who wants it, by the fingerprint of the credential.
+    wanted: dict[str, str] = field(default_factory=dict, repr=False)
     paused_until: float = 0.0
     touched: float = -USED_SECONDS
 
@@ -58,7 +60,7 @@ class Mirrors:
         directory: where they lie.
         git: how programs are run.
         questions: threads for short questions to git.
-        fetches: threads in which mirrors fetch.
+        fetches: as many mirrors as it has room for fetch side by side.
         views: asked for the refs that the mirror's own credential sees.
         own: the settings' credential of an upstream as a header's value, by its title.
         changed: called when a mirror has come into being or has been brought up to date.
@@ -67,7 +69,7 @@ class Mirrors:
     directory: Path
     git: Git
     questions: Executor
-    fetches: ThreadPoolExecutor
+    fetches: asyncio.Semaphore
     views: Views
     own: dict[str, str | None]
     changed: Callable[[], None]
@@ -98,10 +100,11 @@ class Mirrors:
         if not held.mirror.exists:
             self.begin(remote, view, authorization)
             return None
+        shown = self.views.fingerprints.of(authorization)
         try:
             async with asyncio.timeout(remote.upstream.max_wait):
                 while lacking := await self._lacking(held, wants):
-                    held.wanted.update(dict.fromkeys(lacking, authorization))
+                    held.wanted.update(dict.fromkeys(lacking, shown))
                     if held.updating is not None:
                         await asyncio.wait({held.updating})
                         continue
@@ -118,6 +121,15 @@ class Mirrors:
             held.touched = time.monotonic()
             await asyncio.get_running_loop().run_in_executor(self.questions, held.mirror.touch)
         return held.repository
+
+    async def follow(self, remote: Remote, view: View, authorization: str | None) -> None:
+        """Bring the mirror's refs up to date; waits no longer than a client may have to.
+
+        If that fails or takes longer, they stay as they are for now.
+        """
+        held = self._of(remote)
+        updating = held.updating or self._start_update(held, remote, view, authorization)
+        await asyncio.wait({updating}, timeout=remote.upstream.max_wait)
 
     def begin(self, remote: Remote, view: View, authorization: str | None) -> None:
         """Start the first mirroring, unless it runs, may not be, or has just failed."""
@@ -157,7 +169,6 @@ class Mirrors:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self.fetches.shutdown(wait=False, cancel_futures=True)
 
     # --- within ------------------------------------------------------------------------------
 
@@ -189,6 +200,7 @@ class Mirrors:
         try:
             refs, source = await self._own_view(remote, view, authorization)
             await self._fetching(
+                remote,
                 functools.partial(
                     held.mirror.create,
                     source,
@@ -196,7 +208,7 @@ class Mirrors:
                     _head(refs),
                     view.spoken.object_format,
                     name=remote.name,
-                )
+                ),
             )
         except (GitFailed, MirrorBusy, Refused, Down, OSError) as error:
             held.paused_until = time.monotonic() + _PAUSE
@@ -213,10 +225,12 @@ class Mirrors:
         try:
             refs, source = await self._own_view(remote, view, authorization)
             kept = self._kept(remote, refs)
-            exact = _take(held.wanted, source.authorization, own=self._has_own(remote))
+            shown = self.views.fingerprints.of(source.authorization)
+            exact = _take(held.wanted, shown, own=self._has_own(remote))
             exact -= set(kept.values())
             await self._fetching(
-                functools.partial(held.mirror.update, source, kept, _head(refs), sorted(exact))
+                remote,
+                functools.partial(held.mirror.update, source, kept, _head(refs), sorted(exact)),
             )
         finally:
             held.updating = None
@@ -240,10 +254,11 @@ class Mirrors:
     def _has_own(self, remote: Remote) -> bool:
         return self.own[remote.upstream.title] is not None
 
-    async def _fetching(self, fetch: Callable[[], None]) -> None:
-        """Run in a thread of those for fetches; it goes on if who waits is cancelled."""
-        running: Awaitable[None] = asyncio.get_running_loop().run_in_executor(self.fetches, fetch)
-        await running
+    async def _fetching(self, remote: Remote, fetch: Callable[[], None]) -> None:
+        """Fetch when it is our turn."""
+        with self.views.asking.counted(remote, "mirror"):
+            async with self.fetches:
+                await aside(fetch)
 
     def _kept(self, remote: Remote, refs: Refs) -> dict[bytes, str]:
         """The refs that the mirror keeps."""
@@ -294,13 +309,13 @@ def mirrored_repositories(
             yield GitRepository(name, path, git, questions)
 
 
-def _take(wanted: dict[str, str | None], shown: str | None, *, own: bool) -> set[str]:
+def _take(wanted: dict[str, str], shown: str, *, own: bool) -> set[str]:
     """Take out what may be fetched with the credential that is shown.
 
     One object that it may not have would fail the whole fetch; so a caller's fetches only what
     callers with the same credential want.
     """
-    taken = {oid for oid, authorization in wanted.items() if own or authorization == shown}
+    taken = {oid for oid, fingerprint in wanted.items() if own or fingerprint == shown}
     for oid in taken:
         del wanted[oid]
     return taken

@@ -16,7 +16,7 @@ from yarl import URL
 from server.exchange import EXCHANGE
 from server.outcome import Outcome
 from server.sending import Sender
-from server.upstreams.asking import Asking, Down
+from server.upstreams.asking import Asking, Down, reply_of
 from server.upstreams.routes import Remote
 
 # About one connection (RFC 9110 section 7.6.1), about the bytes as they were before our parser
@@ -65,7 +65,7 @@ class Passing:
 
     Attributes:
         http: a session that does not decompress.
-        asking: knows how an upstream's certificate is checked.
+        asking: knows how an upstream's certificate is checked, and who counts.
         stall_time: seconds for which a client may take no byte.
     """
 
@@ -120,13 +120,13 @@ class Passing:
                     total=None, sock_connect=upstream.timeout, sock_read=upstream.stall_time
                 ),
             )
-            async with asked as answer:
-                return await self._back(request, answer)
+            with self.asking.counted(remote, "passthrough") as ending:
+                answer = await asked
+                ending.reply = reply_of(answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            if exchange.begun:
-                # Breaking off is the only way left to say that the answer is not whole.
-                raise ConnectionResetError("the upstream broke off") from error
             raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
+        async with answer:
+            return await self._back(request, answer)
 
     async def _back(
         self, request: web.Request, answer: aiohttp.ClientResponse
@@ -142,12 +142,25 @@ class Passing:
         try:
             await sender.begin()
             if request.method != "HEAD":
-                async for data in answer.content.iter_any():
+                async for data in _pieces_of(answer):
                     await sender.write(data)
         finally:
             exchange.sent = sender.sent
         await response.write_eof()
         return response
+
+
+async def _pieces_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    """The body of an upstream's answer.
+
+    Raises:
+        ConnectionResetError: it is cut short. Breaking off is the only way to say so.
+    """
+    try:
+        async for data in answer.content.iter_any():
+            yield data
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        raise ConnectionResetError("the upstream broke off") from error
 
 
 def _only(request: web.Request, name: str) -> dict[str, str]:

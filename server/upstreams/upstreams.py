@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -12,9 +13,11 @@ import aiohttp
 
 from repos.git.program import Git
 from server.access.credentials import Fingerprints
+from server.metrics import Metrics
 from server.settings import Settings
 from server.upstreams.asking import Asking
 from server.upstreams.credentials import own_authorization
+from server.upstreams.keeping import Keeping
 from server.upstreams.mirrors import MIRRORS, Mirrors
 from server.upstreams.passing import Passing
 from server.upstreams.routes import Remote, Routed, Routes
@@ -32,19 +35,26 @@ class Upstreams:
         routes: which path is whose.
         views: what upstreams said.
         mirrors: what is mirrored.
+        keeping: keeps the mirrors; whoever opens this runs it.
         passing: hands on what is not answered here.
     """
 
     routes: Routes
     views: Views
     mirrors: Mirrors
+    keeping: Keeping
     passing: Passing
     _asks: aiohttp.ClientSession
     _passes: aiohttp.ClientSession
 
     @classmethod
     def open(
-        cls, settings: Settings, git: Git, questions: Executor, changed: Callable[[], None]
+        cls,
+        settings: Settings,
+        git: Git,
+        questions: Executor,
+        metrics: Metrics,
+        changed: Callable[[], None],
     ) -> Self:
         """Open what the settings describe.
 
@@ -52,6 +62,7 @@ class Upstreams:
             settings: of the server.
             git: how programs are run.
             questions: threads for short questions to git.
+            metrics: where figures are kept.
             changed: called when a mirror has come into being or has grown.
 
         Raises:
@@ -60,19 +71,23 @@ class Upstreams:
         own = {upstream.title: own_authorization(upstream) for upstream in settings.upstreams}
         asks = _session(decompress=True)
         passes = _session(decompress=False)
-        asking = Asking(asks)
+        asking = Asking(asks, metrics.asked)
+        routes = Routes(settings.upstreams)
         views = Views(asking, Fingerprints.random())
         mirrors = Mirrors(
             directory=settings.data.absolute() / MIRRORS,  # git runs elsewhere
             git=git,
             questions=questions,
-            fetches=ThreadPoolExecutor(settings.mirrors.fetches, "mirror"),
+            fetches=asyncio.Semaphore(settings.mirrors.fetches),
             views=views,
             own=own,
             changed=changed,
         )
         passing = Passing(passes, asking, settings.limits.stall_time)
-        return cls(Routes(settings.upstreams), views, mirrors, passing, asks, passes)
+        keeping = Keeping(
+            routes, mirrors, settings.mirrors, settings.limits.program_time, metrics.mirrors
+        )
+        return cls(routes, views, mirrors, keeping, passing, asks, passes)
 
     def route(self, raw_path: str) -> Routed | None:
         """Where a request for ``raw_path`` goes; None: to no upstream."""

@@ -215,13 +215,16 @@ class Views:
             outcome = await self._question(remote, authorization, began)
         except (Refused, Down) as answer:
             outcome = answer.with_traceback(None)
+            # What led to it holds the frames in which the credential was.
+            outcome.__context__ = None
         except Exception:  # noqa: BLE001 - it is logged, and who waits is told
             _log.exception("asking about %s failed", remote.name)
             outcome = Down("the upstream could not be asked; the server's log says why")
         finally:
             known.running = None
         known.outcome = outcome
-        known.at = began
+        # A yes or no may be as old as its question; silence is over when it ended.
+        known.at = self.clock() if isinstance(outcome, Down) else began
         known.answered = known.begun
         match outcome:
             case View():

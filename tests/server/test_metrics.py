@@ -45,6 +45,9 @@ def test_counts() -> None:
     metrics.executed("a", "git-v2", "fetch")
     metrics.execution("a", "git-v2", "fetch", 0.3)
     metrics.cache_size(5, 6)
+    metrics.mirrors(7, 8)
+    metrics.asked("github", "refs", "yes", 0.3)
+    metrics.asked("github", "refs", "no", 0.3)
     found = figures(metrics)
     fetch = labels(**GIT, command="fetch")
     assert found["offramp_responses_total", fetch | labels(outcome="hit")] == 2
@@ -55,6 +58,13 @@ def test_counts() -> None:
     assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.5")] == 1
     assert found["offramp_cache_bytes", frozenset()] == 5
     assert found["offramp_cache_entities", frozenset()] == 6
+    assert found["offramp_mirrors", frozenset()] == 7
+    assert found["offramp_mirror_bytes", frozenset()] == 8
+    refs = labels(upstream="github", kind="refs")
+    assert found["offramp_upstream_requests_total", refs | labels(outcome="yes")] == 1
+    assert found["offramp_upstream_requests_total", refs | labels(outcome="no")] == 1
+    assert found["offramp_upstream_seconds_bucket", refs | labels(le="0.25")] == 0
+    assert found["offramp_upstream_seconds_bucket", refs | labels(le="0.5")] == 2
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
