@@ -139,7 +139,7 @@ def _subjects(settings: Settings, git: Git, name: str, object_id: str | None) ->
     from server.upstreams.mirrors import MIRRORS
 
     root = settings.local_root
-    found = None if root is None else locate(root, name)
+    found = None if root is None else locate(root, name, settings.data)
     if found is not None:
         yield Subject(
             found.name, frozenset((str(found.git_dir),)), found.git_dir, object_id=object_id

@@ -59,7 +59,7 @@ def _greet(settings: Settings, address: str) -> None:
     if root is None:
         return
     shown = 0
-    for found in discover(root):
+    for found in discover(root, settings.data):
         shown += 1
         if shown <= _SHOWN:
             click.echo(f"  git {setting}clone {clone_url(base, found.name)}")

@@ -45,6 +45,7 @@ def build(
     directory: Path,
     *,
     bundle_file: bool,
+    unnamed: bool,
     told: Callable[[Step], None],
 ) -> Built:
     """Make a pack of everything that ``refs`` reach, and a bundle file of it.
@@ -56,6 +57,8 @@ def build(
         kind: what the pack leaves out.
         directory: where the files go.
         bundle_file: make one.
+        unnamed: in it, give tips numbers for names: not all who may see all of its content may see
+            the names of all refs.
         told: called several times a second; what it raises ends the work.
 
     Raises:
@@ -69,6 +72,9 @@ def build(
         # As `git bundle create --all` does: HEAD too, so that a clone of the file itself knows
         # what to check out. A clone by bundle-uri uses the branches as its haves.
         named = [(ref.oid, ref.name) for ref in refs.refs if ref.oid is not None]
+        if unnamed:
+            tips = sorted({oid for oid, _ in named})
+            named = [(oid, b"refs/heads/%d" % number) for number, oid in enumerate(tips, 1)]
         header = bundle_header(object_format_of(packed.checksum), named, filter=kind.filter)
         file_path = directory / f"{kind.name}.bundle"
         file = (_write_bundle(header, pack_path, file_path, told), file_path)

@@ -83,6 +83,7 @@ async def index_repository(
     progress: Progress = _SILENT,
     targets: frozenset[str] = frozenset(),
     epoch: int = 0,
+    unnamed: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> Report:
     """Make, publish and catalog the bundles of one repository that are due.
@@ -101,6 +102,7 @@ async def index_repository(
         targets: fingerprints of the targets in use: a bundle that was not read back through all
             of them is published again. Empty: do not look.
         epoch: of the repository as this machine knows it, for a catalog that is not there yet.
+        unnamed: leave the names of its refs out of bundle files.
         clock: seconds since the epoch.
     """
     try:
@@ -115,6 +117,7 @@ async def index_repository(
                 directory,
                 targets,
                 epoch,
+                unnamed,
                 clock,
                 Steps(progress, repository.name),
             )
@@ -138,6 +141,7 @@ class _Run:
     directory: Path
     targets: frozenset[str]
     new_epoch: int
+    unnamed: bool
     clock: Callable[[], float]
     steps: Steps
     epoch: int | None = None
@@ -276,6 +280,7 @@ class _Run:
                 kind,
                 self.directory,
                 bundle_file=self.values.bundle_uri,
+                unnamed=self.unnamed,
                 told=told,
             )
         )

@@ -36,7 +36,7 @@ def check_machine(settings: Settings, git: Git) -> Iterator[Verdict]:
     version = _git_version(git)
     yield version
     if settings.local_root is not None:
-        yield from _root(settings.local_root, git)
+        yield from _root(settings.local_root, settings.data, git)
     yield from _data(settings.data)
     yield _public_url(settings)
     if version.level is not Level.FAIL:
@@ -67,7 +67,7 @@ def _git_version(git: Git) -> Verdict:
     return Verdict(Level.OK, f"{name}: serves, follows packfile-uris and bundle-uri")
 
 
-def _root(root: Path, git: Git) -> Iterator[Verdict]:
+def _root(root: Path, data: Path, git: Git) -> Iterator[Verdict]:
     if not root.is_dir():
         remedy = "give the directory that holds your repositories"
         yield Verdict(Level.FAIL, f"ROOT {root}: no such directory", remedy)
@@ -75,7 +75,7 @@ def _root(root: Path, git: Git) -> Iterator[Verdict]:
     if not os.access(root, os.R_OK | os.X_OK):
         yield Verdict(Level.FAIL, f"ROOT {root}: permission denied", "let this user read it")
         return
-    found = list(discover(root))
+    found = list(discover(root, data))
     if not found:
         remedy = "git init --bare a repository below it, or give another ROOT"
         yield Verdict(Level.WARN, f"ROOT {root}: no repository found", remedy)

@@ -111,11 +111,18 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         stack.push_async_callback(publisher.close)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
-            settings.local_root, git, threads, allow_filter=settings.git.allow_filter
+            settings.local_root,
+            git,
+            threads,
+            allow_filter=settings.git.allow_filter,
+            apart=settings.data,
         )
         mirrors = mirrored_repositories(
             settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads
         )
+        served = [(repository, False) for repository in repositories.all()]
+        # Whose refs all callers may see, only a public upstream says.
+        served += [(mirror, not remote.upstream.public) for mirror, remote in mirrors]
         reports = tuple(
             [
                 await index_repository(
@@ -127,8 +134,9 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                     progress=progress,
                     targets=frozenset(target.fingerprint for target in targets),
                     epoch=cache.epochs.of(repository.name),
+                    unnamed=unnamed,
                 )
-                for repository in (*repositories.all(), *mirrors)
+                for repository, unnamed in served
             ]
         )
         if not gc:

@@ -22,12 +22,16 @@ _KEPT: Final = 10_000
 
 @dataclass(slots=True)
 class Repositories:
-    """The git repositories below ROOT; none, if there is no ROOT."""
+    """The git repositories below ROOT; none, if there is no ROOT.
+
+    The data directory (``apart``) may lie below ROOT; what is in it is nobody's to clone.
+    """
 
     root: Path | None
     git: Git
     executor: Executor
     allow_filter: bool
+    apart: Path | None = None
     _by_name: OrderedDict[str, tuple[GitRepository, float]] = field(default_factory=OrderedDict)
 
     def get(self, name: str) -> GitRepository | None:
@@ -36,7 +40,7 @@ class Repositories:
         known = self._by_name.get(name)
         if known is not None and now - known[1] < BELIEVED:
             return known[0]
-        found = None if self.root is None else locate(self.root, name)
+        found = None if self.root is None else locate(self.root, name, self.apart)
         if found is None:
             self._by_name.pop(name, None)
             return None
@@ -48,7 +52,7 @@ class Repositories:
 
     def all(self) -> Iterator[GitRepository]:
         """Every repository below ROOT; walks the disk."""
-        for found in () if self.root is None else discover(self.root):
+        for found in () if self.root is None else discover(self.root, self.apart):
             yield self._repository(found, None)
 
     def _repository(self, found: Found, known: GitRepository | None) -> GitRepository:

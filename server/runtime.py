@@ -112,7 +112,11 @@ class Runtime:
         health = Health(store, targets, publisher.read_back)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
-            settings.local_root, git, questions, allow_filter=settings.git.allow_filter
+            settings.local_root,
+            git,
+            questions,
+            allow_filter=settings.git.allow_filter,
+            apart=settings.data,
         )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         upstreams = None

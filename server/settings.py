@@ -299,13 +299,7 @@ class Settings(BaseSettings):
     def _guarded(self) -> Settings:
         """What is private is named by signed URLs only, and every policy has what it needs."""
         self._check_policies()
-        public = {target.name for target in self.effective_targets() if not target.signed}
-        if self.local_root is not None and self.access.private and public:
-            raise ValueError(
-                f"repositories below ROOT are private (access.auth = {self.access.auth!r}), and the"
-                f" URLs of target {min(public)!r} are not signed; remove the target, or say"
-                " access.public = true if everybody may read what these repositories hold"
-            )
+        self._check_places()
         names = {target.name for target in self.effective_targets()}
         for upstream in self.upstreams:
             unknown = set(upstream.targets) - names
@@ -314,14 +308,34 @@ class Settings(BaseSettings):
                     f"upstream {upstream.title!r} names the target {min(unknown)!r}, and there is"
                     f" none of that name; there are {', '.join(sorted(names))}"
                 )
-            open_to_all = public & (set(upstream.targets) or names)
-            if not upstream.public and open_to_all:
+        unsigned = {target.name for target in self.effective_targets() if not target.signed}
+        if not unsigned:
+            return self
+        # Not only where it would be named: whoever may read a store without a signature may read
+        # all of it, its catalogs too, which name everything else.
+        if self.local_root is not None and self.access.private:
+            raise ValueError(
+                f"repositories below ROOT are private (access.auth = {self.access.auth!r}), and the"
+                f" URLs of target {min(unsigned)!r} are not signed; remove the target, or say"
+                " access.public = true if everybody may read what these repositories hold"
+            )
+        for upstream in self.upstreams:
+            if not upstream.public:
                 raise ValueError(
                     f"upstream {upstream.title!r} is private, and the URLs of target"
-                    f" {min(open_to_all)!r} are not signed; list signed targets in its `targets`,"
-                    " or say public = true if everybody may read all of its repositories"
+                    f" {min(unsigned)!r} are not signed; remove the target, serve what is private"
+                    " by a server and a store of their own, or say public = true if everybody may"
+                    " read all of its repositories"
                 )
         return self
+
+    def _check_places(self) -> None:
+        root, data = self.local_root, self.data.resolve()
+        if root is not None and root.resolve().is_relative_to(data):
+            raise ValueError(
+                f"ROOT {root} lies in the data directory {self.data}, in which nothing is served;"
+                " give them places of their own"
+            )
 
     def _check_policies(self) -> None:
         policies: list[tuple[str, str]] = [("access", self.access.auth)]

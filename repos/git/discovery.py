@@ -43,12 +43,14 @@ def _git_dir_of(directory: Path) -> Path | None:
     return _follow_gitfile(dot_git)
 
 
-def discover(root: Path) -> Iterator[Found]:
+def discover(root: Path, apart: Path | None = None) -> Iterator[Found]:
     """Every repository below ``root``, by name; work trees are not searched for nested ones.
 
-    ``root`` itself may be a repository: it is served under its directory's name.
+    ``root`` itself may be a repository: it is served under its directory's name. Nothing in the
+    directory ``apart`` is found, wherever it lies.
     """
     root = root.resolve()
+    apart = None if apart is None else apart.resolve()
     own = git_dir_of(root)
     if own is not None:
         yield Found(root.name, own.resolve())
@@ -59,22 +61,26 @@ def discover(root: Path) -> Iterator[Found]:
         kept = []
         for name in sorted(subdirectories):
             path = Path(directory, name)
+            if path == apart:
+                continue
             if name == ".git" or not _servable(name):
                 continue
             found = git_dir_of(path)
             if found is None:
                 kept.append(name)
-            elif (inside := _inside(root, found)) is not None:
+            elif (inside := _inside(root, found, apart)) is not None:
                 yield Found(str(path.relative_to(root)), inside)
         subdirectories[:] = kept
 
 
-def locate(root: Path, name: str) -> Found | None:
+def locate(root: Path, name: str, apart: Path | None = None) -> Found | None:
     """The repository that a client calls ``name``, or None.
 
-    As stock git's http-backend does, ``name``, ``name.git`` and ``name/.git`` are tried.
+    As stock git's http-backend does, ``name``, ``name.git`` and ``name/.git`` are tried. Nothing in
+    the directory ``apart`` is found.
     """
     root = root.resolve()
+    apart = None if apart is None else apart.resolve()
     name = name.strip("/")
     name = name.removesuffix("/.git")
     if not name or not all(_servable(segment) for segment in name.split("/")):
@@ -85,7 +91,7 @@ def locate(root: Path, name: str) -> Found | None:
     for candidate in (name, f"{name}.git"):
         try:
             git_dir = git_dir_of(root / candidate)
-            inside = None if git_dir is None else _inside(root, git_dir)
+            inside = None if git_dir is None else _inside(root, git_dir, apart)
         except OSError:  # too long, a loop of links, or not ours to read
             return None
         if inside is not None:
@@ -100,8 +106,10 @@ def _servable(segment: str) -> bool:
     )
 
 
-def _inside(root: Path, git_dir: Path) -> Path | None:
+def _inside(root: Path, git_dir: Path, apart: Path | None) -> Path | None:
     resolved = git_dir.resolve()
+    if apart is not None and resolved.is_relative_to(apart):
+        return None
     return resolved if resolved.is_relative_to(root) else None
 
 

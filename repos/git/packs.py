@@ -216,6 +216,37 @@ def all_reachable(
         return not any(output)
 
 
+def reachable_commits(
+    git: Git, path: Path, oids: Iterable[str], from_: Iterable[str]
+) -> frozenset[str]:
+    """Those of ``oids`` that are commits reachable from the object ids ``from_``.
+
+    As for :func:`all_reachable`, it may leave out too much, never too little: what the repository
+    does not have reaches nothing, and what is no commit is left out.
+
+    Raises:
+        GitFailed: the repository is damaged, or git ended badly otherwise.
+    """
+    asked, roots = sorted(set(oids)), sorted(set(from_))
+    types = _types(git, path, [*asked, *roots])
+    known = [oid for oid in roots if types.get(oid) in {"commit", "tag"}]
+    commits = {oid for oid in asked if types.get(oid) == "commit"}
+    if not commits or not known:
+        return frozenset()
+    lines = [*sorted(commits), *(f"^{oid}" for oid in known)]
+    beyond: set[str] = set()
+    with closing(_output(git, path, ["rev-list", "--stdin"], lines, _wait)) as output:
+        rest = b""
+        for data in output:
+            *whole, rest = (rest + data).split(b"\n")
+            beyond.update(commits.intersection(line.decode("ascii") for line in whole))
+    return frozenset(commits - beyond)
+
+
+def _wait(_: Running) -> None:
+    """Nobody wants to know how far it is."""
+
+
 def _types(git: Git, path: Path, oids: list[str]) -> dict[str, str]:
     """``commit``, ``tag``, ``tree``, ``blob`` or ``missing`` by object id."""
     output = git.run(

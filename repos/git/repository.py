@@ -157,6 +157,12 @@ class GitRepository:
         self._seen = () if is_racy(seen, began) else seen
         return snapshot
 
+    def state(self) -> tuple[Stamp, ...]:
+        """What differs as soon as a ref was changed; for threads, it keeps nothing."""
+        base = str(self.path)
+        directories = tuple(path for path, _, _ in os.walk(f"{base}/refs"))
+        return tuple(stamp(path) for path in (*(f"{base}/{n}" for n in _REF_FILES), *directories))
+
     def _stamps(self) -> tuple[Stamp, ...]:
         """Stat everything that the list of refs is made from.
 

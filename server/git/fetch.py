@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
 
@@ -35,13 +37,20 @@ Observe = Callable[[float], None]
 """Told how many seconds a run took."""
 
 
+class Overtaken(Exception):  # noqa: N818 - what happened to a run
+    """The refs have changed under a run whose answer depends on them; it is not recorded."""
+
+
+def always() -> bool:
+    """Refs that a run does not depend on."""
+    return True
+
+
 @dataclass(slots=True)
 class Coverage:
     """Remembers which bundle lies wholly behind which wants; objects never change, so for good."""
 
-    _known: OrderedDict[tuple[str, frozenset[str], frozenset[str]], bool] = field(
-        default_factory=OrderedDict
-    )
+    _known: OrderedDict[tuple[str, str, str], bool] = field(default_factory=OrderedDict)
 
     async def covers(
         self, repository: GitRepository, refs: Refs, bundle: Bundle, asked: Fetch
@@ -55,29 +64,47 @@ class Coverage:
                 bundle.peeled[tip] if tip in bundle.peeled and tip in refs.peeled else tip
                 for tip in needed
             } - wants
-        return await self._reachable(repository, bundle, needed, wants)
+        key = (bundle.id, _digest(wants), _digest(needed))
+        return await self._reachable(repository, key, needed, wants)
 
-    async def behind(self, repository: GitRepository, tips: frozenset[str], bundle: Bundle) -> bool:
-        """Tell whether who may see ``tips`` may see everything in ``bundle``."""
-        return await self._reachable(repository, bundle, set(bundle.tips) - tips, tips)
+    async def behind(self, repository: GitRepository, refs: Refs, bundle: Bundle) -> bool:
+        """Tell whether who may see ``refs`` may see everything in ``bundle``."""
+        key = (bundle.id, refs.digest, "")
+        return await self._reachable(repository, key, set(bundle.tips) - refs.tips, refs.tips)
 
     async def _reachable(
-        self, repository: GitRepository, bundle: Bundle, needed: set[str], wants: frozenset[str]
+        self,
+        repository: GitRepository,
+        key: tuple[str, str, str],
+        needed: set[str],
+        from_: frozenset[str],
     ) -> bool:
         if not needed:
             return True
-        key = (bundle.id, wants, frozenset(needed))
         known = self._known.get(key)
         if known is None:
             known = await repository.in_thread(
                 functools.partial(
-                    all_reachable, repository.git, repository.path, sorted(needed), sorted(wants)
+                    all_reachable, repository.git, repository.path, sorted(needed), sorted(from_)
                 )
             )
             self._known[key] = known
             while len(self._known) > _COVERAGES:
                 self._known.popitem(last=False)
         return known
+
+
+def _digest(oids: Collection[str]) -> str:
+    """Names a set of objects in a memo, without holding on to it."""
+    return hashlib.sha256("".join(sorted(oids)).encode("ascii")).hexdigest()
+
+
+_PLAIN_FILTER: Final = re.compile(r"blob:none|blob:limit=\d+[kmgKMG]?|tree:\d+|object:type=[a-z]+")
+
+
+def names_refs(filter_spec: str | None) -> bool:
+    """Whether a filter may name a ref, which git looks up when it answers."""
+    return filter_spec is not None and _PLAIN_FILTER.fullmatch(filter_spec) is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +147,7 @@ class Question:
             encode_fetch(asked),
             snapshot.config_digest.encode(),
             refs.tags_digest.encode() if asked.include_tag else b"",
-            refs.digest.encode() if asked.deepen_not else b"",
+            refs.digest.encode() if asked.deepen_not or names_refs(asked.filter) else b"",
         )
         return cls(asked, key, tuple(oid for oid in asked.wants if oid not in refs.tips))
 
@@ -178,6 +205,7 @@ class FetchCommand:
         coverage: what is known of bundles and wants.
         observe: told how long the run took.
         audience: for whom the repository's content is.
+        unchanged: asked after a run, in its thread: the refs that git read are those of before.
     """
 
     git: GitRepository
@@ -188,6 +216,7 @@ class FetchCommand:
     coverage: Coverage
     observe: Observe
     audience: Audience = PUBLIC
+    unchanged: Callable[[], bool] = always
 
     dialect: str = "git-v2"
     name: str = "fetch"
@@ -253,6 +282,8 @@ class FetchCommand:
         began = time.monotonic()
         request = encode_fetch(question.fetch, _AGENT)
         fetched = fetch_v2(self.git, self.snapshot, request, AnswerSink(sink))
+        if not self.unchanged():
+            raise Overtaken
         self.observe(time.monotonic() - began)
         return outcome_of(fetched, PACK_MEDIA_TYPE)
 

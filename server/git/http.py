@@ -11,7 +11,6 @@ from typing import Self
 
 from aiohttp import web
 
-from redirects.audience import Audience
 from repos.git.discovery import git_dir_of
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
@@ -26,7 +25,7 @@ from server.git.bundles import bundle_list
 from server.git.mirrored import MirroredGit
 from server.git.requests import asker, body_of, parsed, protocol_of, word_of
 from server.git.streaming import streamed, upload_pack_alone
-from server.git.upload_pack import AGENT, UploadPack
+from server.git.upload_pack import AGENT, Terms, UploadPack
 from server.outcome import Outcome
 from server.runtime import Runtime
 from wire.git import v0, v2
@@ -42,7 +41,7 @@ class GitHttp:
 
     runtime: Runtime
     uploads: UploadPack
-    audience: Audience
+    terms: Terms
     mirrored: MirroredGit | None
 
     @classmethod
@@ -50,7 +49,7 @@ class GitHttp:
         """The handlers of ``runtime``."""
         uploads = UploadPack(runtime)
         mirrored = MirroredGit.of(runtime, uploads)
-        return cls(runtime, uploads, runtime.access_rules.audience, mirrored)
+        return cls(runtime, uploads, Terms(runtime.access_rules.audience), mirrored)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for a path that is not ours."""
@@ -152,7 +151,7 @@ class GitHttp:
             exchange.dialect, exchange.command = "git-v0", "fetch"
             fetch = v0.parse_request(body)
             return await self.uploads.legacy(
-                request, repository, snapshot, fetch, protocol=protocol, audience=self.audience
+                request, repository, snapshot, fetch, protocol=protocol, terms=self.terms
             )
         except (ProtocolError, Refused, GitFailed) as error:
             return answers.failed(error, repository.name, exchange)
@@ -177,7 +176,7 @@ class GitHttp:
                     repository.name,
                     asker(self.runtime, request),
                     bundle_filter=None,
-                    audience=self.audience,
+                    audience=self.terms.audience,
                 )
                 return answers.plain(UPLOAD_PACK, "result", bundles.to_lines())
             case v2.ObjectInfo():
@@ -190,7 +189,7 @@ class GitHttp:
             case v2.Fetch():
                 exchange.command = "fetch"
                 return await self.uploads.fetch(
-                    request, repository, snapshot, asked, audience=self.audience
+                    request, repository, snapshot, asked, terms=self.terms
                 )
 
     # --- pushing -------------------------------------------------------------------------

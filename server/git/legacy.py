@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from redirects.audience import PUBLIC, Audience
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import fetch_v0
 from server.answer import Execution, Locate, Plan
-from server.git.fetch import AnswerSink, Observe, outcome_of
+from server.git.fetch import AnswerSink, Observe, Overtaken, always, outcome_of
 from wire.git.v0 import SIDEBANDS, V0Fetch
 
 _MEDIA_TYPE: Final = "application/x-git-upload-pack-result"
@@ -34,6 +34,7 @@ class LegacyFetchCommand:
         client: who asks.
         observe: told how long the run took.
         audience: for whom the repository's content is.
+        unchanged: asked after a run, in its thread: the refs that git read are those of before.
     """
 
     git: GitRepository
@@ -43,6 +44,7 @@ class LegacyFetchCommand:
     client: Client
     observe: Observe
     audience: Audience = PUBLIC
+    unchanged: Callable[[], bool] = always
 
     acceptance: Acceptance = ACCEPTS_NOTHING
     dialect: str = "git-v0"
@@ -88,6 +90,8 @@ class LegacyFetchCommand:
                 flushed=self.fetch.done and bool(self.fetch.capabilities & SIDEBANDS),
             )
             self.observe(time.monotonic() - began)
+            if not self.unchanged():
+                raise Overtaken
             return outcome_of(fetched, _MEDIA_TYPE)
 
         return run

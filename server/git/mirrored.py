@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Self
@@ -18,15 +17,15 @@ from server.git.answers import RECEIVE_PACK, UPLOAD_PACK
 from server.git.callers import Answered, Caller, caller_of, refusal, silence
 from server.git.mirrored_fetch import MirroredFetch
 from server.git.requests import body_of
+from server.git.sight import Sight
 from server.git.upload_pack import UploadPack
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.upstreams.asking import Down, Refused
+from server.upstreams.lfs import Repeats, download_request, without_credential
 from server.upstreams.routes import Remote, Routed
 from server.upstreams.upstreams import Upstreams
 
-# Longest LFS batch request that is read to see what it is about; git-lfs asks for 100 objects.
-_BATCH: Final = 1 << 20
 _LFS_BATCH: Final = "/info/lfs/objects/batch"
 
 _Handler = Callable[[web.Request, Remote, Caller], Awaitable[web.StreamResponse]]
@@ -46,7 +45,7 @@ class MirroredGit:
         upstreams = runtime.upstreams
         if upstreams is None:
             return None
-        return cls(runtime, upstreams, MirroredFetch(runtime, upstreams, uploads))
+        return cls(runtime, upstreams, MirroredFetch(runtime, upstreams, uploads, Sight()))
 
     def route(self, request: web.Request) -> Routed | None:
         """Where at the upstreams a request goes, if it goes there."""
@@ -111,32 +110,48 @@ class MirroredGit:
         exchange.command = "push" if pushes else "other"
         if caller.passes:
             try:
-                return await self.fetches.pass_on(request, remote, rest, caller.own)
+                return await self.upstreams.passing.through(
+                    request,
+                    remote,
+                    f"{self.upstreams.views.base(remote)}{rest}",
+                    caller.own,
+                    private_headers=(self.runtime.settings.access.user_header,),
+                )
             finally:
                 if rest == f"/{RECEIVE_PACK}":
                     self.runtime.pushed()
         if rest == _LFS_BATCH and request.method == "POST":
             body = await body_of(request, self.runtime.settings.limits.request_time)
-            if _downloads(body):
-                return await self.fetches.pass_on(request, remote, rest, caller.shown, body=body)
+            asked = download_request(body)
+            if asked is not None:
+                return await self._locate(request, remote, caller, asked)
         return answers.text(
             403,
             "Through this server, this repository can only be read."
             + (f" Push to {remote.url}." if pushes else ""),
         )
 
+    async def _locate(
+        self, request: web.Request, remote: Remote, caller: Caller, body: bytes
+    ) -> web.StreamResponse:
+        """Tell where LFS objects are, as the upstream tells it to this server's credential."""
+        shown = caller.shown
+        try:
+            return await self.upstreams.passing.through(
+                request,
+                remote,
+                f"{self.upstreams.views.base(remote)}{_LFS_BATCH}",
+                shown,
+                query="",
+                body=body,
+                edit=None if shown is None else functools.partial(without_credential, shown=shown),
+            )
+        except Repeats:
+            raise Down(
+                "the upstream's answer to git-lfs repeats this server's credential"
+            ) from None
+
 
 def _only(request: web.Request, *methods: str) -> None:
     if request.method not in methods:
         raise web.HTTPMethodNotAllowed(request.method, methods)
-
-
-def _downloads(body: bytes) -> bool:
-    """An LFS batch request that only reads."""
-    if len(body) > _BATCH:
-        return False
-    try:
-        asked = json.loads(body)
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(asked, dict) and asked.get("operation") == "download"

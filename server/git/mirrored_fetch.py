@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Final
@@ -20,8 +21,10 @@ from server.git import answers
 from server.git.answers import UPLOAD_PACK
 from server.git.bundles import bundle_list
 from server.git.callers import Caller
+from server.git.fetch import Overtaken
 from server.git.requests import asker, body_of, parsed, protocol_of
-from server.git.upload_pack import AGENT, UploadPack
+from server.git.sight import Sight
+from server.git.upload_pack import AGENT, Terms, UploadPack
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.upstreams.asking import Down, SpeaksV0
@@ -34,6 +37,8 @@ from wire.git.capabilities import Capabilities, advertise, intersect, service_pr
 from wire.git.pktline import ProtocolError
 from wire.git.v0_advertisement import encode_advertisement
 
+_log = logging.getLogger("offramp.mirrors")
+
 # A view that is younger than this was asked while the request that it answers was on its way.
 _JUST_NOW: Final = 1.0
 
@@ -45,6 +50,7 @@ class MirroredFetch:
     runtime: Runtime
     upstreams: Upstreams
     uploads: UploadPack
+    sight: Sight
 
     # --- discovery ---------------------------------------------------------------------------
 
@@ -70,7 +76,7 @@ class MirroredFetch:
             mirrors.begin(remote, view, caller.shown)
             return await self.pass_on(request, remote, "/info/refs", caller.shown)
         exchange.outcome = Outcome.HIT
-        abilities, words = await mirrors.abilities(view.spoken.object_format)
+        abilities, words = await self.upstreams.abilities.of(view.spoken.object_format)
         if protocol == 2:
             body = advertise(
                 _common(abilities, view),
@@ -149,23 +155,28 @@ class MirroredFetch:
             asker(self.runtime, request),
             bundle_filter=bundle_filter,
             audience=upstream_audience(remote.upstream),
-            shown=functools.partial(self.runtime.coverage.behind, repository, view.refs.tips),
+            shown=functools.partial(self.runtime.coverage.behind, repository, view.refs),
         )
 
     async def _fetch(
         self, request: web.Request, remote: Remote, caller: Caller, view: View, fetch: v2.Fetch
     ) -> web.StreamResponse:
+        view = await self._settle(remote, caller, view, fetch.wants)
         named = tuple(oid for ref in fetch.want_refs if (oid := view.refs.oid(ref)) is not None)
         wants = frozenset(fetch.wants + named)
-        view = await self._settle(remote, caller, view, wants)
         canonical = v2.encode_fetch(replace(fetch, packfile_uris=()), AGENT)
-        repository = None
-        if not fetch.deepen_not:  # names refs, which git would look up in the mirror
-            repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
+        pass_on = functools.partial(
+            self.pass_on,
+            request,
+            remote,
+            f"/{UPLOAD_PACK}",
+            caller.shown,
+            body=canonical,
+            view=view,
+        )
+        repository = await self._ready(remote, caller, view, fetch, wants)
         if repository is None:
-            return await self.pass_on(
-                request, remote, f"/{UPLOAD_PACK}", caller.shown, body=canonical, view=view
-            )
+            return await pass_on()
         if fetch.include_tag and not (
             await self._same_tags(repository, view)
             or (not fetch.haves and await self._follows_tags(repository, remote, caller, view))
@@ -173,14 +184,17 @@ class MirroredFetch:
             # git would add tags that this caller's view does not have. Who fetches asks by itself
             # for those that it wants; a clone of one branch takes what comes along.
             if not fetch.haves and not isinstance(view.spoken, SpeaksV0):
-                return await self.pass_on(
-                    request, remote, f"/{UPLOAD_PACK}", caller.shown, body=canonical, view=view
-                )
+                return await pass_on()
             fetch = replace(fetch, include_tag=False)
+        terms = self._terms(remote, repository, view)
+        if fetch.include_tag:
+            terms = await self._while_tags_stay(terms, repository, view)
         snapshot = await self._snapshot(repository, view)
-        return await self.uploads.fetch(
-            request, repository, snapshot, fetch, audience=upstream_audience(remote.upstream)
-        )
+        try:
+            return await self.uploads.fetch(request, repository, snapshot, fetch, terms=terms)
+        except (GitFailed, GitRefused, Overtaken) as failure:
+            self._look_after(request, remote, failure, view)
+            return await pass_on()
 
     async def _v0(
         self, request: web.Request, remote: Remote, caller: Caller, body: bytes
@@ -188,28 +202,75 @@ class MirroredFetch:
         fetch = v0.parse_request(body)
         view = await self.upstreams.views.recent(remote, caller.shown)
         request[EXCHANGE].repository = remote.name
-        wants = frozenset(fetch.wants)
-        view = await self._settle(remote, caller, view, wants)
-        repository = None
-        if not fetch.deepen_not:
-            repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
-        if (
-            repository is not None
-            and "include-tag" in fetch.capabilities
-            and not await self._same_tags(repository, view)
-            and not await self._follows_tags(repository, remote, caller, view)
-        ):
-            repository = None
-        if repository is None:
-            return await self.pass_on(request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body)
-        return await self.uploads.legacy(
-            request,
-            repository,
-            await self._snapshot(repository, view),
-            fetch,
-            protocol=protocol_of(request),
-            audience=upstream_audience(remote.upstream),
+        view = await self._settle(remote, caller, view, fetch.wants)
+        pass_on = functools.partial(
+            self.pass_on, request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body
         )
+        repository = await self._ready(remote, caller, view, fetch, frozenset(fetch.wants))
+        if repository is None or not await self._knows_no_more(repository, view, fetch.haves):
+            return await pass_on()
+        terms = self._terms(remote, repository, view)
+        if "include-tag" in fetch.capabilities:
+            if not await self._same_tags(repository, view) and not await self._follows_tags(
+                repository, remote, caller, view
+            ):
+                return await pass_on()
+            terms = await self._while_tags_stay(terms, repository, view)
+        snapshot = await self._snapshot(repository, view)
+        try:
+            return await self.uploads.legacy(
+                request, repository, snapshot, fetch, protocol=protocol_of(request), terms=terms
+            )
+        except (GitFailed, GitRefused, Overtaken) as failure:
+            self._look_after(request, remote, failure, None)
+            return await pass_on()
+
+    async def _ready(
+        self,
+        remote: Remote,
+        caller: Caller,
+        view: View,
+        asked: v2.Fetch | v0.V0Fetch,
+        wants: frozenset[str],
+    ) -> GitRepository | None:
+        """The mirror, if it can answer this; None: the upstream is to."""
+        repository = await self.upstreams.mirrors.ready(remote, view, wants, caller.shown)
+        if repository is None:
+            return None
+        may = await self.sight.may_answer(repository, asked, wants)
+        return repository if may else None
+
+    def _terms(self, remote: Remote, repository: GitRepository, view: View) -> Terms:
+        # What it has beyond its view is nobody's business: not whether the mirror has it too.
+        reached = functools.partial(self.sight.reached, repository, view.refs)
+        return Terms(upstream_audience(remote.upstream), reached)
+
+    async def _while_tags_stay(self, terms: Terms, repository: GitRepository, view: View) -> Terms:
+        """Let an answer hold only if the tags that git read are those of the view."""
+        before = await repository.in_thread(repository.state)
+        same = await self._same_tags(repository, view)
+        return replace(terms, unchanged=lambda: same and repository.state() == before)
+
+    async def _knows_no_more(
+        self, repository: GitRepository, view: View, haves: Collection[str]
+    ) -> bool:
+        """Whether git would acknowledge nothing beyond the view."""
+        there = await repository.presence.existing(haves)
+        return there <= await self.sight.reached(repository, view.refs, haves)
+
+    def _look_after(
+        self, request: web.Request, remote: Remote, failure: Exception, view: View | None
+    ) -> None:
+        """See to a mirror that could not answer; what follows is that the upstream does.
+
+        Raises:
+            the failure, where no other answer can be given any more.
+        """
+        if isinstance(failure, GitFailed):
+            _log.error("the mirror of %s failed: %s", remote.name, failure)
+            self.upstreams.mirrors.suspect(remote)
+        if request[EXCHANGE].begun or (view is not None and isinstance(view.spoken, SpeaksV0)):
+            raise failure
 
     async def _same_tags(self, repository: GitRepository, view: View) -> bool:
         """Whether the tags that git would add to a pack are those that the caller sees."""
@@ -275,7 +336,7 @@ class MirroredFetch:
             remote,
             f"{self.upstreams.views.base(remote)}{rest}",
             authorization,
-            private_headers=(self.runtime.settings.access.user_header,),
+            query=f"service={UPLOAD_PACK}" if rest == "/info/refs" else "",
             body=body,
         )
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,7 +16,7 @@ from redirects.audience import Audience
 from repos.git.repository import GitRepository, Snapshot
 from server.exchange import EXCHANGE
 from server.git import answers
-from server.git.fetch import FetchCommand
+from server.git.fetch import FetchCommand, always
 from server.git.legacy import LegacyFetchCommand
 from server.git.requests import acceptance_of, asker, word_of
 from server.git.streaming import upload_pack_alone
@@ -38,6 +38,21 @@ def _check_advertised(snapshot: Snapshot, fetch: v2.Fetch) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What holds for one caller's reading of a repository.
+
+    Attributes:
+        audience: for whom its content is.
+        reached: those of a caller's haves that it may know to be here; None: all that are.
+        unchanged: asked after a run, in its thread, whether its answer may be given.
+    """
+
+    audience: Audience
+    reached: Callable[[Sequence[str]], Awaitable[Collection[str]]] | None = None
+    unchanged: Callable[[], bool] = always
+
+
+@dataclass(frozen=True, slots=True)
 class UploadPack:
     """Answers fetches of repositories on this machine, whose caller is authorised."""
 
@@ -50,7 +65,7 @@ class UploadPack:
         snapshot: Snapshot,
         fetch: v2.Fetch,
         *,
-        audience: Audience,
+        terms: Terms,
     ) -> web.StreamResponse:
         """Answer a v2 ``fetch``.
 
@@ -66,7 +81,7 @@ class UploadPack:
         runtime = self.runtime
         exchange = request[EXCHANGE]
         redirecting = runtime.settings.redirect.enabled and bool(fetch.packfile_uris)
-        common = await self._common(repository, snapshot, fetch.haves)
+        common = await self._common(repository, snapshot, fetch.haves, terms)
         if fetch.haves and not common and not fetch.done:
             # Nothing in common yet, as git says it; the client goes on telling what it has.
             exchange.outcome = Outcome.HIT
@@ -90,7 +105,8 @@ class UploadPack:
             acceptance=acceptance_of(fetch.packfile_uris) if redirecting else ACCEPTS_NOTHING,
             coverage=runtime.coverage,
             observe=observe,
-            audience=audience,
+            audience=terms.audience,
+            unchanged=terms.unchanged,
         )
         try:
             answer, exchange.outcome = await runtime.pipeline.respond(command)
@@ -112,11 +128,14 @@ class UploadPack:
             )
 
     async def _common(
-        self, repository: GitRepository, snapshot: Snapshot, haves: Sequence[str]
+        self, repository: GitRepository, snapshot: Snapshot, haves: Sequence[str], terms: Terms
     ) -> tuple[str, ...]:
         """Those of the client's haves that the repository has too."""
         if not haves:
             return ()
+        if terms.reached is not None:
+            reached = await terms.reached(haves)
+            return tuple(oid for oid in haves if oid in reached)
         others = [oid for oid in haves if oid not in snapshot.refs.tips]
         existing = await repository.presence.existing(others)
         return tuple(oid for oid in haves if oid in existing or oid in snapshot.refs.tips)
@@ -129,7 +148,7 @@ class UploadPack:
         fetch: v0.V0Fetch,
         *,
         protocol: int,
-        audience: Audience,
+        terms: Terms,
     ) -> web.StreamResponse:
         """Answer a fetch of protocol v0 or v1.
 
@@ -150,7 +169,8 @@ class UploadPack:
             protocol=word,
             client=asker(runtime, request),
             observe=observe,
-            audience=audience,
+            audience=terms.audience,
+            unchanged=terms.unchanged,
         )
         try:
             answer, exchange.outcome = await runtime.pipeline.respond(command)

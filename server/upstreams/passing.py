@@ -4,13 +4,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from server.exchange import EXCHANGE
@@ -55,6 +55,18 @@ _NOT_RETURNED: Final = frozenset(
         "upgrade",
     }
 )
+# An answer to git-lfs, which asks for 100 objects at once.
+_LONGEST_EDITED: Final = 8 << 20
+# By these a client says how it wants a fetch answered. A forge may heed others (a method or path in
+# a header), and the credential that is shown may be more than the caller's.
+_FETCHES: Final = (
+    "Accept",
+    "Accept-Encoding",
+    "Accept-Language",
+    "Content-Type",
+    "Git-Protocol",
+    "User-Agent",
+)
 _OUR_OWN: Final = ("x-forwarded-", "x-real-ip")
 _DEFAULTS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
@@ -81,31 +93,41 @@ class Passing:
         authorization: str | None,
         *,
         private_headers: Iterable[str] = (),
+        query: str | None = None,
         body: bytes | None = None,
+        edit: Callable[[bytes], bytes] | None = None,
     ) -> web.StreamResponse:
         """Ask the upstream what the client asked us, and stream its answer back.
 
         Args:
             request: the client's.
             remote: the repository.
-            url: where at the upstream, without a query; the client's is added.
+            url: where at the upstream, without a query.
             authorization: the header that is shown, or None.
             private_headers: further headers that are not handed on.
+            query: in place of the client's. It is given where the question is ours, whoever's
+                credential is shown; then only what a fetch needs is taken of the client's headers.
             body: in place of the client's, if that was read already.
+            edit: makes of the answer's body, which is then read whole, that which is returned.
 
         Raises:
             Down: there is no answer.
         """
         exchange = request[EXCHANGE]
         exchange.outcome = Outcome.PASSTHROUGH
-        headers = _sent(request, private_headers)
+        if query is None:
+            headers = _sent(request, private_headers)
+            query = request.raw_path.partition("?")[2]
+        else:
+            headers = _asked(request)
         if authorization is not None:
             headers["Authorization"] = authorization
+        if edit is not None:
+            headers["Accept-Encoding"] = "identity"
         if body is None and "Content-Encoding" not in request.headers:
             # As long as it says, and not in chunks: not every server takes these.
             headers.extend(_only(request, "Content-Length"))
         upstream = remote.upstream
-        query = request.raw_path.partition("?")[2]
         try:
             asked = self.http.request(
                 request.method,
@@ -117,7 +139,10 @@ class Passing:
                 skip_auto_headers=_DEFAULTS,
                 ssl=self.asking.context(remote),
                 timeout=aiohttp.ClientTimeout(
-                    total=None, sock_connect=upstream.timeout, sock_read=upstream.stall_time
+                    total=None,
+                    connect=upstream.timeout,  # a free connection, too
+                    sock_connect=upstream.timeout,
+                    sock_read=upstream.stall_time,
                 ),
             )
             with self.asking.counted(remote, "passthrough") as ending:
@@ -126,17 +151,16 @@ class Passing:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
         async with answer:
+            if edit is not None:
+                return await _edited(answer, edit)
             return await self._back(request, answer)
 
     async def _back(
         self, request: web.Request, answer: aiohttp.ClientResponse
     ) -> web.StreamResponse:
-        headers = CIMultiDict(
-            (name, value)
-            for name, value in answer.headers.items()
-            if name.lower() not in _NOT_RETURNED
+        response = web.StreamResponse(
+            status=answer.status, reason=answer.reason, headers=_returned(answer)
         )
-        response = web.StreamResponse(status=answer.status, reason=answer.reason, headers=headers)
         sender = Sender(request, response, self.stall_time)
         exchange = request[EXCHANGE]
         try:
@@ -163,6 +187,39 @@ async def _pieces_of(answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         raise ConnectionResetError("the upstream broke off") from error
 
 
+def _returned(answer: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    dropped = _NOT_RETURNED | _connection(answer.headers)
+    return CIMultiDict(
+        (name, value) for name, value in answer.headers.items() if name.lower() not in dropped
+    )
+
+
+def _connection(headers: CIMultiDictProxy[str]) -> set[str]:
+    """Headers that are said to be about this connection alone (RFC 9110 section 7.6.1)."""
+    lines = headers.getall("Connection", ())
+    return {name.strip().lower() for line in lines for name in line.split(",")}
+
+
+async def _edited(answer: aiohttp.ClientResponse, edit: Callable[[bytes], bytes]) -> web.Response:
+    """Read an answer whole, and return another body in its place.
+
+    Raises:
+        Down: it is too long, or compressed although nobody asked for that.
+    """
+    body = bytearray()
+    async for data in _pieces_of(answer):
+        body += data
+        if len(body) > _LONGEST_EDITED:
+            raise Down(f"the upstream's answer is longer than {_LONGEST_EDITED >> 20} MiB")
+    headers = _returned(answer)
+    headers.popall("Content-Length", None)
+    if "Content-Encoding" in headers:
+        raise Down("the upstream's answer is compressed")
+    return web.Response(
+        status=answer.status, reason=answer.reason, headers=headers, body=edit(bytes(body))
+    )
+
+
 def _only(request: web.Request, name: str) -> dict[str, str]:
     value = request.headers.get(name)
     return {} if value is None else {name: value}
@@ -170,11 +227,18 @@ def _only(request: web.Request, name: str) -> dict[str, str]:
 
 def _sent(request: web.Request, private_headers: Iterable[str]) -> CIMultiDict[str]:
     dropped = _NOT_SENT | {name.lower() for name in private_headers}
-    dropped |= {name.strip().lower() for name in request.headers.get("Connection", "").split(",")}
+    dropped |= _connection(request.headers)
     return CIMultiDict(
         (name, value)
         for name, value in request.headers.items()
         if name.lower() not in dropped and not name.lower().startswith(_OUR_OWN)
+    )
+
+
+def _asked(request: web.Request) -> CIMultiDict[str]:
+    """What of a client's headers can change the answer to a fetch, and nothing else."""
+    return CIMultiDict(
+        (name, value) for name in _FETCHES if (value := request.headers.get(name)) is not None
     )
 
 

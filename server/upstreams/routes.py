@@ -71,7 +71,8 @@ class Routes:
         Args:
             raw_path: as in the request line, percent-encoded, without a query.
             known: says of a served name whether it is known to be a repository; asked where the
-                path alone does not say where the repository's name ends.
+                path alone does not say where the repository's name ends, and of public upstreams
+                only: whether something private is there, the answer must not tell.
         """
         segments = _segments(raw_path)
         if segments is None:
@@ -112,6 +113,8 @@ class Routes:
     ) -> Routed | None:
         end = _end_of_name(segments)
         if end is None:
+            if not upstream.public:
+                return None
             for length in range(len(segments), 0, -1):
                 remote = _remote(upstream, segments[:length])
                 if remote is not None and known(remote.name):
@@ -168,10 +171,14 @@ def _single(upstream: UpstreamSettings) -> Remote:
 
 def _remote(upstream: UpstreamSettings, segments: list[str]) -> Remote | None:
     """The repository of a prefix with this name; None if it can be none, or may not be asked."""
-    if not segments or _IMPOSSIBLE.intersection(segments):
+    if not segments:
         return None
     if upstream.git_suffix:
         segments = [*segments[:-1], segments[-1].removesuffix(_SUFFIX)]
+        if segments[-1].endswith(_SUFFIX):
+            return None  # `x.git.git` would be served as `x.git`, which is `x`
+    if _IMPOSSIBLE.intersection(segments):
+        return None
     below = "/".join(segments)
     if not upstream.allows(below.removesuffix(_SUFFIX)):
         return None

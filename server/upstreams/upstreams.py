@@ -15,6 +15,7 @@ from repos.git.program import Git
 from server.access.credentials import Fingerprints
 from server.metrics import Metrics
 from server.settings import Settings
+from server.upstreams.abilities import Abilities
 from server.upstreams.asking import Asking
 from server.upstreams.credentials import own_authorization
 from server.upstreams.keeping import Keeping
@@ -35,6 +36,7 @@ class Upstreams:
         routes: which path is whose.
         views: what upstreams said.
         mirrors: what is mirrored.
+        abilities: what the local git can do.
         keeping: keeps the mirrors; whoever opens this runs it.
         passing: hands on what is not answered here.
     """
@@ -42,6 +44,7 @@ class Upstreams:
     routes: Routes
     views: Views
     mirrors: Mirrors
+    abilities: Abilities
     keeping: Keeping
     passing: Passing
     _asks: aiohttp.ClientSession
@@ -87,7 +90,8 @@ class Upstreams:
         keeping = Keeping(
             routes, mirrors, settings.mirrors, settings.limits.program_time, metrics.mirrors
         )
-        return cls(routes, views, mirrors, keeping, passing, asks, passes)
+        abilities = Abilities(git, questions)
+        return cls(routes, views, mirrors, abilities, keeping, passing, asks, passes)
 
     def route(self, raw_path: str) -> Routed | None:
         """Where a request for ``raw_path`` goes; None: to no upstream."""
@@ -111,7 +115,7 @@ class Upstreams:
 
 def _session(*, decompress: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+        connector=aiohttp.TCPConnector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS // 2),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=decompress,
     )

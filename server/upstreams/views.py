@@ -25,6 +25,8 @@ _log = logging.getLogger("offramp.upstreams")
 # Credentials and repositories that are remembered together; beyond, the longest unused are asked
 # about again.
 _REMEMBERED: Final = 10_000
+# Bytes of the lists of refs that are kept although nobody's view may need them any more.
+_LISTS: Final = 64 << 20
 _SPOKEN: Final = 10_000
 # An upstream that is down is left alone for so long, unless it says itself for how long; so many
 # who wait do not each wait for the same silence.
@@ -70,7 +72,7 @@ class Views:
     clock: Callable[[], float] = time.monotonic
     _known: OrderedDict[tuple[str, str], _Known] = field(default_factory=OrderedDict)
     _spoken: OrderedDict[str, Spoken] = field(default_factory=OrderedDict)
-    _bodies: OrderedDict[str, tuple[bytes, Refs]] = field(default_factory=OrderedDict)
+    _lists: OrderedDict[bytes, tuple[Refs, int]] = field(default_factory=OrderedDict)
 
     async def now(self, remote: Remote, authorization: str | None) -> View:
         """The refs as fresh as the settings want them.
@@ -199,7 +201,7 @@ class Views:
                 return view
             case Down() as down:
                 stale = known.last_view
-                if stale is not None and self.clock() - stale.asked <= remote.upstream.stale:
+                if stale is not None and self.clock() - stale.asked < remote.upstream.stale:
                     return stale
                 raise Down(str(down), down.retry_after)
             case Refused() as refused:
@@ -228,7 +230,7 @@ class Views:
         known.answered = known.begun
         match outcome:
             case View():
-                known.last_view = outcome
+                known.last_view = outcome if remote.upstream.stale else None
             case Refused():
                 known.last_view = None
                 known.may_have.clear()
@@ -237,29 +239,34 @@ class Views:
 
     async def _question(self, remote: Remote, authorization: str | None, began: float) -> View:
         spoken = self._spoken.get(remote.name)
-        refs: bytes | Refs | None = None
-        if spoken is None:
-            spoken, refs = await self.asking.discover(remote, authorization)
-            self._spoken[remote.name] = spoken
-            while len(self._spoken) > _SPOKEN:
-                self._spoken.popitem(last=False)
-        if refs is None:
-            refs = await self.asking.refs(remote, spoken, authorization)
-        if isinstance(refs, bytes):
-            refs = await self._read(remote.name, refs)
-        return View(refs, spoken, began)
+        if spoken is not None:
+            try:
+                listed = await self.asking.refs(remote, spoken, authorization)
+                return View(await self._read(listed), spoken, began)
+            except Refused as refused:
+                if refused.status == 401:
+                    raise
+                # It may have moved, or be another repository now.
+        spoken, refs = await self.asking.discover(remote, authorization)
+        self._spoken[remote.name] = spoken
+        while len(self._spoken) > _SPOKEN:
+            self._spoken.popitem(last=False)
+        listed = await self.asking.refs(remote, spoken, authorization) if refs is None else refs
+        return View(await self._read(listed), spoken, began)
 
-    async def _read(self, name: str, body: bytes) -> Refs:
-        """Read a list of refs; the same list as last time is the same object, whoever asked."""
-        digest = hashlib.sha256(body).digest()
-        known = self._bodies.get(name)
-        if known is not None and known[0] == digest:
-            self._bodies.move_to_end(name)
-            return known[1]
-        refs = await read_refs(body)
-        self._bodies[name] = (digest, refs)
-        while len(self._bodies) > _REMEMBERED:
-            self._bodies.popitem(last=False)
+    async def _read(self, listed: bytes | Refs) -> Refs:
+        """Read a list of refs; a list that was read lately is the same object, whosever it is."""
+        if isinstance(listed, Refs):
+            return listed
+        digest = hashlib.sha256(listed).digest()
+        known = self._lists.get(digest)
+        if known is not None:
+            self._lists.move_to_end(digest)
+            return known[0]
+        refs = await read_refs(listed)
+        self._lists[digest] = (refs, len(listed))
+        while len(self._lists) > 1 and sum(size for _, size in self._lists.values()) > _LISTS:
+            self._lists.popitem(last=False)
         return refs
 
 

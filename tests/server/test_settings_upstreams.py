@@ -90,9 +90,10 @@ def test_default_targets_are_signed(private: dict[str, Any], store: dict[str, An
 
 
 def test_listed_targets_of_an_upstream() -> None:
-    """A private upstream beside a public target lists the signed ones that it uses."""
+    """Listing signed targets does not help what is private: the store is one for all."""
     targets = [{**CDN, "name": "cdn"}, OWN]
-    assert settings(upstreams=[{**FORGE, "targets": ["self"]}], targets=targets)
+    assert settings(upstreams=[{**FORGE, "public": True, "targets": ["self"]}], targets=targets)
+    refused("'cdn' are not signed", upstreams=[{**FORGE, "targets": ["self"]}], targets=targets)
     refused("'cdn' are not signed", upstreams=[{**FORGE, "targets": ["cdn"]}], targets=targets)
     refused("'cdn' are not", upstreams=[{**FORGE, "targets": ["self", "cdn"]}], targets=targets)
     refused(

@@ -18,6 +18,7 @@ LONGEST_CAPABILITIES: Final = 16 << 10
 """Most bytes of capabilities in one request: what stock git sends stays under 300."""
 
 _CAPABILITIES: Final = re.compile(rb"[ -~]*")
+_SHA256_DIGITS: Final = 64
 _DROPPED: Final = ("agent=", "session-id=")
 SIDEBANDS: Final = frozenset({"side-band", "side-band-64k"})
 
@@ -109,7 +110,7 @@ def _asked(arguments: Sequence[bytes]) -> _Asked:
             if not asked.wants:
                 value, _, words = value.partition(b" ")
                 asked.capabilities = _capabilities(words)
-                asked.object_format = _format_of(asked.capabilities)
+                asked.object_format = _format_of(asked.capabilities, value)
             asked.wants[object_id(value, asked.object_format)] = None
         elif not asked.wants:
             raise ProtocolError(f"expected a want first, got '{shown(line)}'")
@@ -136,9 +137,12 @@ def _capabilities(words: bytes) -> tuple[str, ...]:
     return tuple(words.decode("ascii").split())
 
 
-def _format_of(capabilities: Iterable[str]) -> str:
+def _format_of(capabilities: Iterable[str], want: bytes) -> str:
+    """The object format; stock git names none in this protocol, so the first want tells."""
     named = [c.partition("=")[2] for c in capabilities if c.startswith("object-format=")]
-    return known_format(named[-1].encode()) if named else "sha1"
+    if named:
+        return known_format(named[-1].encode())
+    return "sha256" if len(want) == _SHA256_DIGITS else "sha1"
 
 
 def _negotiation(
