@@ -252,7 +252,10 @@ class _Shell:
         mirrored = self.git.mirrored
         remote = None if mirrored is None else mirrored.named(name)
         if mirrored is not None and remote is not None:
-            return await mirrored.bundle_file(request, remote, wanted)
+            try:
+                return await mirrored.bundle_file(request, remote, wanted)
+            except StoreError as error:
+                return answers.text(503, f"The store does not answer: {error}")
         verdict = self.runtime.access_rules.local(request, name)
         if not isinstance(verdict, Allowed):
             return answer(verdict)

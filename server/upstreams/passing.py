@@ -16,7 +16,7 @@ from yarl import URL
 from server.exchange import EXCHANGE
 from server.outcome import Outcome
 from server.sending import Sender
-from server.upstreams.asking import Asking, Down, reply_of
+from server.upstreams.asking import Asking, Down, Refused, reply_of
 from server.upstreams.routes import Remote
 
 # About one connection (RFC 9110 section 7.6.1), about the bytes as they were before our parser
@@ -112,6 +112,7 @@ class Passing:
 
         Raises:
             Down: there is no answer.
+            Refused: ``edit`` is given, and the upstream refuses the credential.
         """
         exchange = request[EXCHANGE]
         exchange.outcome = Outcome.PASSTHROUGH
@@ -152,6 +153,8 @@ class Passing:
             raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
         async with answer:
             if edit is not None:
+                if answer.status in {401, 403}:  # a no to us, not to the client
+                    raise Refused(answer.status)
                 return await _edited(answer, edit)
             return await self._back(request, answer)
 

@@ -55,7 +55,7 @@ class _Known:
 
     outcome: View | Refused | Down | None = None
     at: float = 0.0
-    last_view: View | None = None
+    yes: View | None = None
     begun: int = 0
     answered: int = 0
     running: asyncio.Task[None] | None = None
@@ -82,8 +82,8 @@ class Views:
         """
         known = self._of(remote, authorization)
         freshness = remote.upstream.freshness
-        view = known.outcome
-        if freshness != "always" and isinstance(view, View):
+        view = known.yes
+        if freshness != "always" and view is not None:
             age = self.clock() - view.asked
             if age <= freshness:
                 return view
@@ -97,8 +97,8 @@ class Views:
         """
         known = self._of(remote, authorization)
         while True:
-            view = known.outcome
-            if isinstance(view, View) and self.clock() - view.asked <= remote.upstream.auth_ttl:
+            view = known.yes  # which silence since then does not take back
+            if view is not None and self.clock() - view.asked <= remote.upstream.auth_ttl:
                 return view
             if known.running is None:
                 return await self.fresh(remote, authorization)
@@ -200,7 +200,7 @@ class Views:
             case View() as view:
                 return view
             case Down() as down:
-                stale = known.last_view
+                stale = known.yes
                 if stale is not None and self.clock() - stale.asked < remote.upstream.stale:
                     return stale
                 raise Down(str(down), down.retry_after)
@@ -230,9 +230,9 @@ class Views:
         known.answered = known.begun
         match outcome:
             case View():
-                known.last_view = outcome if remote.upstream.stale else None
+                known.yes = outcome
             case Refused():
-                known.last_view = None
+                known.yes = None
                 known.may_have.clear()
             case Down():
                 self._spoken.pop(remote.name, None)  # it may speak another way when it is back
