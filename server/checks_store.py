@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import AsyncGenerator
@@ -13,13 +14,15 @@ from contextlib import asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from indexer.catalog import PREFIX as CATALOGS
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
-from redirects.targets import SelfTarget, Target
+from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
 from server.readback import NotReadable, read_back
 from server.settings import Settings
 from server.verdict import Level, Verdict
@@ -35,6 +38,7 @@ SKEW_WARN: Final = 60.0
 SKEW_FAIL: Final = 600.0
 
 _PROBE_SIZE: Final = 8 << 10
+_CHUNK: Final = 64 << 10
 _ASK_SECONDS: Final = 20.0
 _ANYONE: Final = Client("http://127.0.0.1")
 
@@ -57,7 +61,7 @@ async def check_store(store: Store) -> AsyncGenerator[Verdict, None]:
 async def check_targets(
     settings: Settings, store: Store, session: aiohttp.ClientSession
 ) -> AsyncGenerator[Verdict, None]:
-    """Read a probe back through each target, and compare clocks with it."""
+    """Read a probe back through each target, compare clocks, and see what else can be read."""
     try:
         targets = await build_targets(settings, store, signing_keys(settings.data))
         async with _probe(store) as entity:
@@ -65,6 +69,8 @@ async def check_targets(
                 yield await _readable(session, store, target, entity)
                 if not isinstance(target, SelfTarget):
                     yield await _clock(session, target, entity)
+                if isinstance(target, HttpTarget | S3Target) and not target.signed:
+                    yield await _closed(session, store, target)
     except (Unusable, OSError) as error:
         yield Verdict(Level.FAIL, f"targets: {error}", "change the settings")
     except StoreError as error:
@@ -112,7 +118,7 @@ async def _deleted(store: Store, entity: Entity) -> Verdict:
 async def _race(store: Store) -> Verdict:
     """Exactly one of many writers of one version may win, and late ones must lose.
 
-    The document stays: stores delete no documents. On later runs it is replaced, not created.
+    The document stays: on later runs it is replaced, not created, which is the other condition.
     """
     remedy = "use a store that heeds If-None-Match and If-Match, or index from one machine only"
     found = await store.read_document(RACE_DOCUMENT)
@@ -148,9 +154,62 @@ async def _readable(
         return Verdict(
             Level.FAIL,
             said,
-            "its URL must lead to the store's root, allow GET, heed Range and redirect nowhere",
+            "its URL must lead to where the store's entities/ is, allow GET, heed Range and"
+            " redirect nowhere",
         )
     return Verdict(Level.OK, f"target {target.name}: content comes back, whole and by Range")
+
+
+async def _closed(
+    session: aiohttp.ClientSession, store: Store, target: HttpTarget | S3Target
+) -> Verdict:
+    """See that an unsigned target gives content only, for which one must know a digest.
+
+    Documents have names that can be guessed, and name repositories, refs and digests.
+    """
+    # Seen by no cache before, neither the name nor what it holds.
+    probe = f"doctor/{secrets.token_hex(16)}"
+    await store.write_document(probe, secrets.token_hex(16).encode(), None)
+    try:
+        # A catalog may be let through where a probe is not.
+        catalogs = [name async for name in store.list_documents(CATALOGS)]
+        for name in (probe, *catalogs[:1]):
+            if await _is_open(session, store, target, name):
+                return Verdict(
+                    Level.FAIL,
+                    f"target {target.name}: whoever reaches it can read documents of the store,"
+                    " which name every repository and all content",
+                    "let it expose /entities/ of the store, and never /documents/",
+                )
+    except (aiohttp.ClientError, OSError) as error:
+        what = f"whether documents can be read is not known ({type(error).__name__})"
+        return Verdict(Level.WARN, f"target {target.name}: {what}")
+    finally:
+        with suppress(StoreError):
+            await store.delete_document(probe)
+    return Verdict(Level.OK, f"target {target.name}: documents cannot be read through it")
+
+
+async def _is_open(
+    session: aiohttp.ClientSession, store: Store, target: HttpTarget | S3Target, name: str
+) -> bool:
+    """Whether a document comes back as it is in the store; a page in its place is none."""
+    found = await store.read_document(name)
+    if found is None:
+        return False
+    url = f"{target.base_url.rstrip('/')}/documents/{quote(name)}"
+    timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
+    async with session.get(
+        URL(url, encoded=True), allow_redirects=False, timeout=timeout
+    ) as answer:
+        if answer.status != 200:
+            return False
+        read = b""
+        async for chunk in answer.content.iter_chunked(_CHUNK):
+            read += chunk
+            if not found.body.startswith(read):
+                return False
+        return read == found.body
 
 
 async def _clock(session: aiohttp.ClientSession, target: Target, entity: Entity) -> Verdict:

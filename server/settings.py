@@ -75,7 +75,11 @@ class S3TargetSettings(Section):
 
     type: Literal["s3"]
     name: str = Field("s3", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
-    public: bool = Field(False, description="The bucket is readable by all: do not sign URLs.")
+    public: bool = Field(
+        False,
+        description="The bucket's `entities/` are readable by all: do not sign URLs. Refused beside"
+        " anything private.",
+    )
     endpoint: BaseUrl | None = Field(
         None, description="Base URL that clients reach, if it is not the store's."
     )
@@ -87,11 +91,17 @@ class S3TargetSettings(Section):
 
 
 class HttpTargetSettings(Section):
-    """A CDN or static server in front of the store: its URL plus `/entities/ab/<sha256>`."""
+    """A CDN or static server in front of the store: its URL plus `/entities/ab/<sha256>`.
+
+    Its URLs are not signed, so it is refused beside anything private.
+    """
 
     type: Literal["http"]
     name: str = Field("http", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
-    base_url: BaseUrl = Field(description="URL under which the store's root can be read.")
+    base_url: BaseUrl = Field(
+        description="URL below which the store's `entities/` can be read, and nothing else of it:"
+        " `documents/` must not be."
+    )
 
     @property
     def signed(self) -> bool:

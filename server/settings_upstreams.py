@@ -318,7 +318,10 @@ class UpstreamSettings(Section):
         " asks for refs. Without it, the mirror fetches with that of the caller who waits for it.",
     )
     targets: tuple[str, ...] = Field(
-        (), description="Names of the targets that may serve its content; by default all."
+        (),
+        description="Names of the targets that may serve its content; by default all. It makes"
+        " nothing private: beside anything private, a target whose URLs are not signed is refused,"
+        " whether or not it is listed here.",
     )
     redirect_hosts: tuple[str, ...] = Field(
         (),

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
+import boto3
 import pytest
 from click.testing import CliRunner
 
@@ -65,6 +69,41 @@ def test_s3(offramp: Offramp, root: Path, s3_config: Path) -> None:
     assert "target s3: clocks agree" in result.stdout
     assert "20 raced, 1 won" in result.stdout
     assert "hunter2" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("readable", "code", "said"),
+    [
+        ("*", 1, "fail  target s3: whoever reaches it can read documents"),
+        ("entities/*", 0, "ok    target s3: documents cannot be read through it"),
+    ],
+)
+def test_public_bucket(  # noqa: PLR0917 - fixtures and a table
+    offramp: Offramp,
+    root: Path,
+    s3_config: Path,
+    s3_endpoint: str,
+    readable: str,
+    code: int,
+    said: str,
+) -> None:
+    """A bucket that is public as a whole gives its documents away; a policy keeps them."""
+    text = s3_config.read_text()
+    bucket = tomllib.loads(text)["store"]["bucket"]
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": "s3:GetObject",
+        "Resource": f"arn:aws:s3:::{bucket}/{readable}",
+    }
+    session = boto3.Session(aws_access_key_id="AKIATEST", aws_secret_access_key="hunter2")
+    with closing(session.client("s3", region_name="us-east-1", endpoint_url=s3_endpoint)) as client:
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        client.put_bucket_policy(Bucket=bucket, Policy=policy)
+    s3_config.write_text(text + '[[targets]]\ntype = "s3"\npublic = true\n')
+    result = offramp("doctor", "root", "--config", "offramp.toml")
+    assert said in result.stdout
+    assert result.returncode == code
 
 
 def test_again(offramp: Offramp, root: Path, s3_config: Path) -> None:
@@ -225,12 +264,21 @@ class _Host(BaseHTTPRequestHandler):
     """A static server that is faulty as the test says."""
 
     root: Path
+    exposes = "entities/"
+    elsewhere = 404
     ranges = True
     redirect = False
     ahead = 0.0
 
     def do_GET(self) -> None:
-        body = (self.root / self.path.lstrip("/")).read_bytes()
+        path = unquote(self.path.lstrip("/"))
+        if not path.startswith(self.exposes):
+            self.send_response(self.elsewhere)
+            self.send_header("Content-Length", "8")
+            self.end_headers()
+            self.wfile.write(b"no such\n")
+            return
+        body = (self.root / path).read_bytes()
         wanted = self.headers.get("Range")
         if self.redirect:
             self.send_response(302)
@@ -285,7 +333,30 @@ def doctor(config: Path) -> str:
 
 def test_static_host(host: tuple[type[_Host], Path]) -> None:
     """A static server that does all it must is ok."""
-    assert levels(doctor(host[1])) == ["ok", "ok"]
+    assert levels(doctor(host[1])) == ["ok", "ok", "ok"]
+
+
+def test_host_that_exposes_documents(host: tuple[type[_Host], Path]) -> None:
+    """One that gives the whole store away fails, and leaves no probe behind."""
+    host[0].exposes = ""
+    output = doctor(host[1])
+    assert "fail  target cdn: whoever reaches it can read documents" in output
+    assert not [path for path in host[0].root.glob("documents/doctor/*") if path.name != "race"]
+
+
+def test_host_that_exposes_catalogs(host: tuple[type[_Host], Path]) -> None:
+    """One that gives catalogs only fails as well; their names hold percent signs."""
+    catalogs = host[0].root / "documents/catalogs"
+    catalogs.mkdir(parents=True)
+    (catalogs / "group%2Fa.git.json").write_text("{}")
+    host[0].exposes = "documents/catalogs/"
+    assert "fail  target cdn: whoever reaches it can read documents" in doctor(host[1])
+
+
+def test_host_with_a_page_for_everything(host: tuple[type[_Host], Path]) -> None:
+    """A page with status 200 in the place of a document gives nothing away."""
+    host[0].elsewhere = 200
+    assert levels(doctor(host[1])) == ["ok", "ok", "ok"]
 
 
 def test_host_without_range(host: tuple[type[_Host], Path]) -> None:
@@ -310,10 +381,10 @@ def test_host_with_another_clock(host: tuple[type[_Host], Path]) -> None:
 
 
 def test_host_that_is_gone(here: Path) -> None:
-    """A host that does not answer fails, and its clock cannot be compared."""
+    """A host that does not answer fails, and nothing else can be told of it."""
     config = here / "x.toml"
     config.write_text('[[targets]]\ntype = "http"\nbase_url = "http://127.0.0.1:9"\n')
-    assert levels(doctor(config)) == ["fail", "warn"]
+    assert levels(doctor(config)) == ["fail", "warn", "warn"]
 
 
 @pytest.mark.parametrize(
