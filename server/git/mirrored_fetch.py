@@ -12,6 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
+from cache.flights import RunFailed
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Refused as GitRefused
@@ -41,6 +42,8 @@ _log = logging.getLogger("offramp.mirrors")
 
 # A view that is younger than this was asked while the request that it answers was on its way.
 _JUST_NOW: Final = 1.0
+# So git says that it cannot read what is wanted, or what that reaches.
+_LOST: Final = ("not our ref", "repository corruption")
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,27 @@ class MirroredFetch:
             body=canonical,
             view=view,
         )
+        try:
+            answer = await self._from_mirror(request, remote, caller, view, fetch, wants=wants)
+        except (GitFailed, GitRefused, Overtaken, RunFailed) as failure:
+            self._look_after(request, remote, failure, view)
+            answer = None
+        return await pass_on() if answer is None else answer
+
+    async def _from_mirror(
+        self,
+        request: web.Request,
+        remote: Remote,
+        caller: Caller,
+        view: View,
+        fetch: v2.Fetch,
+        *,
+        wants: frozenset[str],
+    ) -> web.StreamResponse | None:
+        """Answer a v2 fetch from the mirror; None: the upstream is to."""
         repository = await self._ready(remote, caller, view, fetch, wants)
         if repository is None:
-            return await pass_on()
+            return None
         if fetch.include_tag and not (
             await self._same_tags(repository, view)
             or (not fetch.haves and await self._follows_tags(repository, remote, caller, view))
@@ -184,17 +205,13 @@ class MirroredFetch:
             # git would add tags that this caller's view does not have. Who fetches asks by itself
             # for those that it wants; a clone of one branch takes what comes along.
             if not fetch.haves and not isinstance(view.spoken, SpeaksV0):
-                return await pass_on()
+                return None
             fetch = replace(fetch, include_tag=False)
         terms = self._terms(remote, repository, view)
         if fetch.include_tag:
             terms = await self._while_tags_stay(terms, repository, view)
         snapshot = await self._snapshot(repository, view)
-        try:
-            return await self.uploads.fetch(request, repository, snapshot, fetch, terms=terms)
-        except (GitFailed, GitRefused, Overtaken) as failure:
-            self._look_after(request, remote, failure, view)
-            return await pass_on()
+        return await self.uploads.fetch(request, repository, snapshot, fetch, terms=terms)
 
     async def _v0(
         self, request: web.Request, remote: Remote, caller: Caller, body: bytes
@@ -206,24 +223,31 @@ class MirroredFetch:
         pass_on = functools.partial(
             self.pass_on, request, remote, f"/{UPLOAD_PACK}", caller.shown, body=body
         )
+        try:
+            answer = await self._from_mirror_v0(request, remote, caller, view, fetch)
+        except (GitFailed, GitRefused, Overtaken, RunFailed) as failure:
+            self._look_after(request, remote, failure, None)
+            answer = None
+        return await pass_on() if answer is None else answer
+
+    async def _from_mirror_v0(
+        self, request: web.Request, remote: Remote, caller: Caller, view: View, fetch: v0.V0Fetch
+    ) -> web.StreamResponse | None:
+        """Answer a fetch of protocol v0 or v1 from the mirror; None: the upstream is to."""
         repository = await self._ready(remote, caller, view, fetch, frozenset(fetch.wants))
         if repository is None or not await self._knows_no_more(repository, view, fetch.haves):
-            return await pass_on()
+            return None
         terms = self._terms(remote, repository, view)
         if "include-tag" in fetch.capabilities:
             if not await self._same_tags(repository, view) and not await self._follows_tags(
                 repository, remote, caller, view
             ):
-                return await pass_on()
+                return None
             terms = await self._while_tags_stay(terms, repository, view)
         snapshot = await self._snapshot(repository, view)
-        try:
-            return await self.uploads.legacy(
-                request, repository, snapshot, fetch, protocol=protocol_of(request), terms=terms
-            )
-        except (GitFailed, GitRefused, Overtaken) as failure:
-            self._look_after(request, remote, failure, None)
-            return await pass_on()
+        return await self.uploads.legacy(
+            request, repository, snapshot, fetch, protocol=protocol_of(request), terms=terms
+        )
 
     async def _ready(
         self,
@@ -266,10 +290,15 @@ class MirroredFetch:
         Raises:
             the failure, where no other answer can be given any more.
         """
-        if isinstance(failure, GitFailed):
+        # It was found to hold what is wanted.
+        lost = isinstance(failure, GitRefused) and any(words in str(failure) for words in _LOST)
+        if lost or isinstance(failure, GitFailed):
             _log.error("the mirror of %s failed: %s", remote.name, failure)
             self.upstreams.mirrors.suspect(remote)
-        if request[EXCHANGE].begun or (view is not None and isinstance(view.spoken, SpeaksV0)):
+        if request[EXCHANGE].begun:
+            raise failure
+        told = isinstance(failure, GitFailed | GitRefused)
+        if told and view is not None and isinstance(view.spoken, SpeaksV0):
             raise failure
 
     async def _same_tags(self, repository: GitRepository, view: View) -> bool:

@@ -14,9 +14,10 @@ from cache.flights import CacheUnavailable
 from redirects.acceptance import ACCEPTS_NOTHING
 from redirects.audience import Audience
 from repos.git.repository import GitRepository, Snapshot
+from server.answer import Answer, Growing
 from server.exchange import EXCHANGE
 from server.git import answers
-from server.git.fetch import FetchCommand, always
+from server.git.fetch import FetchCommand, Overtaken, always
 from server.git.legacy import LegacyFetchCommand
 from server.git.requests import acceptance_of, asker, word_of
 from server.git.streaming import upload_pack_alone
@@ -52,6 +53,16 @@ class Terms:
     unchanged: Callable[[], bool] = always
 
 
+async def _held(answer: Answer, terms: Terms) -> None:
+    """Where an answer may turn out not to be given, wait for that: not a byte of it is sent before.
+
+    Raises:
+        Exception: what the run raised.
+    """
+    if terms.unchanged is not always and isinstance(answer.inline, Growing):
+        await answer.inline.flight.finished()
+
+
 @dataclass(frozen=True, slots=True)
 class UploadPack:
     """Answers fetches of repositories on this machine, whose caller is authorised."""
@@ -71,6 +82,7 @@ class UploadPack:
 
         Raises:
             ProtocolError, repos.git.upload_pack.Refused, GitFailed: it cannot be answered.
+            Overtaken: it may not be given, by ``terms``.
         """
         if not fetch.wants and not fetch.want_refs:
             # As upload-pack: who wants nothing is told nothing.
@@ -110,6 +122,7 @@ class UploadPack:
         )
         try:
             answer, exchange.outcome = await runtime.pipeline.respond(command)
+            await _held(answer, terms)
             named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
             return await answers.send_fetch(
                 request,
@@ -121,6 +134,8 @@ class UploadPack:
         except CacheUnavailable as error:
             if exchange.begun:
                 raise
+            if terms.unchanged is not always:
+                raise Overtaken from error  # without it, nothing can be held back
             _log.error("answering without the cache: %s", error)
             whole = v2.encode_fetch(replace(fetch, packfile_uris=()), AGENT)
             return await upload_pack_alone(
@@ -154,6 +169,7 @@ class UploadPack:
 
         Raises:
             ProtocolError, repos.git.upload_pack.Refused, GitFailed: it cannot be answered.
+            Overtaken: it may not be given, by ``terms``.
         """
         runtime = self.runtime
         exchange = request[EXCHANGE]
@@ -174,10 +190,13 @@ class UploadPack:
         )
         try:
             answer, exchange.outcome = await runtime.pipeline.respond(command)
+            await _held(answer, terms)
             return await answers.send_raw(request, answer, runtime.settings.limits.stall_time)
         except CacheUnavailable as error:
             if exchange.begun:
                 raise
+            if terms.unchanged is not always:
+                raise Overtaken from error  # without it, nothing can be held back
             _log.error("answering without the cache: %s", error)
             return await upload_pack_alone(
                 runtime, request, repository, snapshot, body=fetch.canonical, protocol=word

@@ -267,7 +267,10 @@ class Mirrors:
             if resting and not isinstance(view.spoken, SpeaksV0):  # the upstream answers itself
                 return False
             await asyncio.shield(self._start_update(held, remote, view, authorization))
-            if await self._lacking(held, wants):
+            if missing := await self._lacking(held, wants):
+                named = await held.repository.in_thread(held.mirror.refs)
+                if not missing.isdisjoint(named.values()):
+                    self.suspect(remote)  # its own refs name what cannot be read
                 return False  # what was fetched does not hold it
         return True
 
