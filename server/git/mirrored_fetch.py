@@ -208,7 +208,7 @@ class MirroredFetch:
                 return None
             fetch = replace(fetch, include_tag=False)
         terms = self._terms(remote, repository, view)
-        if fetch.include_tag:
+        if fetch.include_tag and not remote.upstream.public:
             terms = await self._while_tags_stay(terms, repository, view)
         snapshot = await self._snapshot(repository, view)
         return await self.uploads.fetch(request, repository, snapshot, fetch, terms=terms)
@@ -243,7 +243,8 @@ class MirroredFetch:
                 repository, remote, caller, view
             ):
                 return None
-            terms = await self._while_tags_stay(terms, repository, view)
+            if not remote.upstream.public:
+                terms = await self._while_tags_stay(terms, repository, view)
         snapshot = await self._snapshot(repository, view)
         return await self.uploads.legacy(
             request, repository, snapshot, fetch, protocol=protocol_of(request), terms=terms
@@ -270,7 +271,10 @@ class MirroredFetch:
         return Terms(upstream_audience(remote.upstream), reached)
 
     async def _while_tags_stay(self, terms: Terms, repository: GitRepository, view: View) -> Terms:
-        """Let an answer hold only if the tags that git read are those of the view."""
+        """Let an answer hold only if the tags that git read are those of the view.
+
+        It is then not sent before its run has ended; where everybody may see every tag, it may.
+        """
         before = await repository.in_thread(repository.state)
         same = await self._same_tags(repository, view)
         return replace(terms, unchanged=lambda: same and repository.state() == before)

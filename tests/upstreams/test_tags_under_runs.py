@@ -27,8 +27,8 @@ RUNS: Final = {0: (legacy, "fetch_v0"), 2: (fetch, "fetch_v2")}
 
 @pytest.fixture
 async def at(serve: Serve, proxy: Proxy, forge: Forge, tmp_path: Path) -> Scene:
-    """A public repository, mirrored."""
-    at = await scene(serve, proxy, forge.make(NAME), tmp_path)
+    """A repository of an upstream that says nothing of being public, mirrored."""
+    at = await scene(serve, proxy, forge.make(NAME), tmp_path, public=False)
     await at.mirrored()
     return at
 
