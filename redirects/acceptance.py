@@ -21,9 +21,12 @@ class Acceptance:
     Attributes:
         protocols: schemes of the URLs that it will fetch from, of ``http`` and ``https``; git
             lists them in ``packfile-uris https,http``. Empty: it wants everything inline.
+        targets: names of the targets that it can use, in its order of preference; Mercurial's wire
+            protocol v2 lists them. None: it does not know our targets, and takes any.
     """
 
     protocols: frozenset[str]
+    targets: tuple[str, ...] | None = None
 
 
 ACCEPTS_NOTHING: Final = Acceptance(frozenset())

@@ -38,6 +38,7 @@ class Reason(Enum):
         "The repository's settings do not list this target (targets).",
     )
     NOT_PUBLISHED = "not_published", "The content has not been read back through this target."
+    TARGET_NOT_ACCEPTED = "target_not_accepted", "The client did not list this target."
     PROTOCOL_NOT_ACCEPTED = (
         "protocol_not_accepted",
         "The client does not accept URLs of this target's scheme.",

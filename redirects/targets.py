@@ -71,6 +71,10 @@ class SelfTarget:
         """The scheme by which this client reaches us."""
         return scheme(client.base_url)
 
+    def prefix(self, client: Client) -> str:
+        """What every URL of this target begins with, for this client."""
+        return f"{client.base_url}{BLOBS_PATH}"
+
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The blob URL of ``entity``, below where this client reaches us."""
         return self._signed(entity.digest, client.base_url, self.window.start(now))
@@ -136,6 +140,11 @@ class S3Target:
         del client
         return self._scheme
 
+    def prefix(self, client: Client) -> str:
+        """What every URL of this target begins with; the same for all clients."""
+        del client
+        return self.base_url
+
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The URL of ``entity`` in the bucket.
 
@@ -198,6 +207,11 @@ class HttpTarget:
         """The scheme of the base URL; the same for all clients."""
         del client
         return self._scheme
+
+    def prefix(self, client: Client) -> str:
+        """What every URL of this target begins with; the same for all clients."""
+        del client
+        return f"{self.base_url}/"
 
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The URL of ``entity`` below the base URL."""

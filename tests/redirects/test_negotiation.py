@@ -149,6 +149,7 @@ def test_reasons_are_words_with_sentences() -> None:
         "public_target",
         "not_for_repository",
         "protocol_not_accepted",
+        "target_not_accepted",
         "no_credentials",
     }
     for reason in Reason:
@@ -190,3 +191,32 @@ def test_made_up_base_urls(url: str) -> None:
     """A Host header that would break a line, or is no host, makes no client."""
     with pytest.raises(ValueError, match="base URL"):
         Client(url)
+
+
+def test_only_targets_that_the_client_lists_are_named() -> None:
+    """A client that names the targets it can use is sent to no other."""
+    decision = decide(Acceptance(BOTH.protocols, ("self",)))
+    assert isinstance(decision, Redirect)
+    assert decision.location.target == "self"
+    assert decide(Acceptance(BOTH.protocols, ("nowhere",))) == Inline(
+        Reason.NO_TARGET,
+        tuple(PassedOver(target.name, Reason.TARGET_NOT_ACCEPTED) for target in ALL),
+    )
+
+
+def test_the_clients_own_order_goes_before_ours() -> None:
+    """The first target in the client's order that fits is named, whatever ours is."""
+    decision = decide(Acceptance(BOTH.protocols, ("secure", "s3", "plain")))
+    assert decision == Redirect(SECURE.locate(ENTITY, CLIENT, NOW))
+    assert decide(Acceptance(BOTH.protocols, ("s3", "self", "plain"))) == Redirect(
+        OWN.locate(ENTITY, CLIENT, NOW), (PassedOver("s3", Reason.NO_CREDENTIALS),)
+    )
+
+
+@pytest.mark.parametrize("target", [PLAIN, SECURE, OWN, S3])
+def test_every_url_of_a_target_begins_with_its_prefix(target: Target) -> None:
+    """What clients are told that locations look like is what they look like."""
+    if target is S3:
+        assert target.prefix(CLIENT) == "https://bucket.example.org/"
+    else:
+        assert target.locate(ENTITY, CLIENT, NOW).url.startswith(target.prefix(CLIENT))
