@@ -7,6 +7,11 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+from repos.names import inside, servable
+
+_OWN: Final = frozenset((".git",))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,13 @@ def discover(root: Path, apart: Path | None = None) -> Iterator[Found]:
             path = Path(directory, name)
             if path == apart:
                 continue
-            if name == ".git" or not _servable(name):
+            if name == ".git" or not servable(name, _OWN):
                 continue
             found = git_dir_of(path)
             if found is None:
                 kept.append(name)
-            elif (inside := _inside(root, found, apart)) is not None:
-                yield Found(str(path.relative_to(root)), inside)
+            elif (place := inside(root, found, apart)) is not None:
+                yield Found(str(path.relative_to(root)), place)
         subdirectories[:] = kept
 
 
@@ -83,7 +88,7 @@ def locate(root: Path, name: str, apart: Path | None = None) -> Found | None:
     apart = None if apart is None else apart.resolve()
     name = name.strip("/")
     name = name.removesuffix("/.git")
-    if not name or not all(_servable(segment) for segment in name.split("/")):
+    if not name or not all(servable(segment, _OWN) for segment in name.split("/")):
         return None
     aliases = {root.name, f"{root.name}.git", root.name.removesuffix(".git")}
     if name in aliases and (own := git_dir_of(root)) is not None:
@@ -91,26 +96,12 @@ def locate(root: Path, name: str, apart: Path | None = None) -> Found | None:
     for candidate in (name, f"{name}.git"):
         try:
             git_dir = git_dir_of(root / candidate)
-            inside = None if git_dir is None else _inside(root, git_dir, apart)
+            place = None if git_dir is None else inside(root, git_dir, apart)
         except OSError:  # too long, a loop of links, or not ours to read
             return None
-        if inside is not None:
-            return Found(candidate, inside)
+        if place is not None:
+            return Found(candidate, place)
     return None
-
-
-def _servable(segment: str) -> bool:
-    """A path segment that can be part of a served name; ``-`` is where our own routes live."""
-    return segment not in {"", ".", "..", ".git", "-"} and not any(
-        character < " " or character == "\x7f" for character in segment
-    )
-
-
-def _inside(root: Path, git_dir: Path, apart: Path | None) -> Path | None:
-    resolved = git_dir.resolve()
-    if apart is not None and resolved.is_relative_to(apart):
-        return None
-    return resolved if resolved.is_relative_to(root) else None
 
 
 def _is_git_dir(path: Path) -> bool:

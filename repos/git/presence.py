@@ -14,29 +14,12 @@ from pathlib import Path
 from typing import Final
 
 from repos.git.program import Git
+from repos.stamps import RACY_SECONDS, Stamp, is_racy, stamp
 
-# Two changes within one tick of the file system's clock look like one. What was seen less than
-# this many seconds after a change is not remembered (git calls such an entry "racily clean").
-RACY_SECONDS: Final = 0.1
+__all__ = ["RACY_SECONDS", "Presence", "Stamp", "is_racy", "stamp"]
+
 _REMEMBERED: Final = 200_000
 _ALTERNATES_DEPTH: Final = 5  # as git itself follows them
-
-Stamp = tuple[int, int, int]  # mtime in ns, size, inode
-
-
-def stamp(path: str) -> Stamp:
-    """What changes when a file or directory does; zeros when there is none."""
-    try:
-        status = os.stat(path)  # noqa: PTH116 - half the cost of Path.stat, on every request
-    except OSError:
-        return (0, 0, 0)
-    return (status.st_mtime_ns, status.st_size, status.st_ino)
-
-
-def is_racy(stamps: Iterable[Stamp], now: float) -> bool:
-    """Tell whether a change could hide in the clock tick of the newest of ``stamps``."""
-    newest = max((mtime for mtime, _, _ in stamps), default=0)
-    return newest / 1e9 > now - RACY_SECONDS
 
 
 @dataclass(slots=True)

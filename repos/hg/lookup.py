@@ -1,0 +1,87 @@
+# Law of this file: a name means what stock hg says it means. What is a node we know ourselves; for
+# everything else (tags, branches, bookmarks, numbers, `tip`) hg is asked once per snapshot.
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from repos.hg.asking import listkeys as ask_keys
+from repos.hg.asking import lookup as ask
+from repos.hg.commands import listkeys
+from repos.hg.errors import CommandError
+from repos.hg.repository import HgRepository, HgSnapshot
+from wire.hg.cbor import Value
+from wire.hg.texts import TextError, unhex
+
+# What a snapshot has; other namespaces are those of extensions, or `obsolete`, which is large.
+_OURS: Final = (b"bookmarks", b"namespaces", b"phases")
+
+# Names that are remembered per repository, found or not.
+_REMEMBERED: Final = 1000
+# No name that hg makes is longer; whoever sends more asks for nothing.
+MAX_KEY: Final = 1024
+
+
+@dataclass(slots=True)
+class Lookups:
+    """What names mean in one repository.
+
+    Attributes:
+        repository: which.
+    """
+
+    repository: HgRepository
+    _known: OrderedDict[tuple[str, bytes], bytes | CommandError] = field(
+        default_factory=OrderedDict
+    )
+
+    async def listkeys(self, snapshot: HgSnapshot, namespace: bytes) -> Value:
+        """Answer ``listkeys`` for any namespace.
+
+        Raises:
+            HgFailed: hg could not be asked.
+        """
+        if namespace in _OURS or namespace not in snapshot.namespaces:
+            return listkeys(snapshot, namespace)
+        hg, place = self.repository.hg, self.repository.path.parent
+        told = await self.repository.in_thread(lambda: ask_keys(hg, place, namespace))
+        return {key: value for key, value in told.items()}  # noqa: C416 - its type
+
+    async def lookup(self, snapshot: HgSnapshot, key: bytes) -> bytes:
+        """Answer ``lookup``: the node of a served changeset.
+
+        Raises:
+            CommandError: ``key`` names none.
+            HgFailed: hg could not be asked.
+        """
+        if len(key) > MAX_KEY:
+            raise CommandError(b"unknown revision: a name of %s bytes", (b"%d" % len(key),))
+        if len(key) == 40:
+            try:
+                node = unhex(key)
+            except TextError:
+                pass
+            else:
+                if snapshot.index.rev(node) is not None:
+                    return node
+        place = (snapshot.digest, key)
+        found = self._known.get(place)
+        if found is None:
+            found = await self.repository.in_thread(lambda: self._ask(snapshot, key))
+            self._known[place] = found
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        if isinstance(found, CommandError):
+            raise CommandError(found.message, found.words)
+        return found
+
+    def _ask(self, snapshot: HgSnapshot, key: bytes) -> bytes | CommandError:
+        node, reason = ask(self.repository.hg, self.repository.path.parent, key)
+        if node is None:
+            return CommandError(b"%s", (reason,))
+        if snapshot.index.rev(node) is None:
+            # The repository changed since: what came meanwhile is not in this snapshot.
+            return CommandError(b"unknown revision '%s'", (key,))
+        return node
