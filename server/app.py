@@ -21,6 +21,8 @@ from server.git import answers
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
 from server.git.http import GitHttp
+from server.hg.http import HgHttp
+from server.hg.routes import route
 from server.logs import Access, request_id
 from server.outcome import Outcome
 from server.runtime import Runtime
@@ -37,8 +39,8 @@ BLOBLESS: Final = "blob:none"
 
 def make_app(runtime: Runtime) -> web.Application:
     """The application of one server process; ``runtime`` is closed by whoever opened it."""
-    git = GitHttp.of(runtime)
-    shell = _Shell(runtime, git)
+    git, hg = GitHttp.of(runtime), HgHttp(runtime)
+    shell = _Shell(runtime, git, hg)
     app = web.Application(
         client_max_size=runtime.settings.limits.request_body, middlewares=[shell.around]
     )
@@ -53,7 +55,7 @@ def make_app(runtime: Runtime) -> web.Application:
     app.router.add_get("/-/metrics", shell.metrics)
     app.router.add_get(BLOB_ROUTE, blobs)
     app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
-    app.router.add_route("*", "/{path:.*}", git.handle)
+    app.router.add_route("*", "/{path:.*}", shell.repository)
     return app
 
 
@@ -132,6 +134,7 @@ class _Shell:
 
     runtime: Runtime
     git: GitHttp
+    hg: HgHttp
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -217,6 +220,13 @@ class _Shell:
             )
         if exchange.sent:
             metrics.content(exchange.repository, exchange.dialect, "inline", exchange.sent)
+
+    async def repository(self, request: web.Request) -> web.StreamResponse:
+        """A path that is not ours is a repository's; its URL says which kind of client asks."""
+        routed = route(request.path, request.query.get("cmd"))
+        return await (
+            self.git.handle(request) if routed is None else self.hg.handle(request, routed)
+        )
 
     async def livez(self, request: web.Request) -> web.Response:
         """The process answers."""

@@ -26,7 +26,7 @@ from indexer.report import Progress, Report, Silent
 from repos.git.program import Git
 from server.logs import configure
 from server.publish import Publisher
-from server.repositories import Repositories
+from server.repositories import Repositories, git_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
@@ -112,10 +112,8 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
-            git,
-            threads,
-            allow_filter=settings.git.allow_filter,
-            apart=settings.data,
+            git_kind(git, threads, allow_filter=settings.git.allow_filter),
+            settings.data,
         )
         mirrors = mirrored_repositories(
             settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads

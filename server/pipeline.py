@@ -12,7 +12,7 @@ from enum import Enum, auto
 from cache.cache import Cache
 from cache.entities import OpenEntity
 from cache.epochs import in_epoch, key_in_epoch
-from cache.flights import CacheUnavailable, Flight
+from cache.flights import CacheUnavailable, Flight, Run
 from cache.records import Part, Record
 from redirects.decision import Decision, Reason, Redirect
 from redirects.negotiation import negotiate
@@ -22,6 +22,7 @@ from server.answer import (
     Command,
     Execution,
     Growing,
+    Inlined,
     Redirected,
     Stored,
 )
@@ -81,6 +82,34 @@ class Pipeline:
             whole = Answer(answer.head, covered + answer.redirected, answer.inline)
             return whole, Outcome.REDIRECT
         return answer, outcome
+
+    async def derived(self, repository: str, identity: str, key: str, run: Run) -> Inlined:
+        """What is made of an answer once, for those to whom it is sent inline.
+
+        It is recorded and evicted as answers are, and gone with them when the repository is purged.
+
+        Args:
+            repository: served name.
+            identity: what names the repository in keys.
+            key: of the record.
+            run: makes it.
+
+        Raises:
+            CacheUnavailable: the cache cannot be written.
+        """
+        epoch = self.catalogs.epoch(repository)
+        key = key_in_epoch(key, epoch)
+        record = self.cache.records.load(key)
+        if record is not None:
+            part = record.parts[0].entity
+            opened = self.cache.entities.open(part.digest, part.size)
+            if opened is not None:
+                return Stored(opened)
+            self.cache.records.delete(key)
+        flight = await self.cache.flights.board(key, in_epoch(identity, epoch), run)
+        if flight.leader:
+            _watch(flight)
+        return Growing(flight)
 
     def locate(self, command: Command, entity: Entity, readable: frozenset[str]) -> Decision:
         """Decide whether this client is sent elsewhere for an entity, and where."""

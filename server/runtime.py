@@ -16,6 +16,9 @@ from redirects.signing import SigningKeys
 from redirects.targets import Target
 from repos.git.mirror import mirror_path
 from repos.git.program import Git
+from repos.git.repository import GitRepository
+from repos.hg.program import Hg
+from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
 from server.catalogs import Catalogs
 from server.git.fetch import Coverage, Questions
@@ -25,7 +28,7 @@ from server.logs import AccessLog
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.publish import Publisher
-from server.repositories import Repositories
+from server.repositories import Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
@@ -34,6 +37,9 @@ from stores.base import Store
 
 # How often last uses are written down and the cache is brought back to its size.
 MAINTAIN_SECONDS = 15.0
+
+# Where, in the data directory, the indexes of Mercurial repositories lie.
+HG_INDEXES = "hg"
 
 
 @dataclass(slots=True)
@@ -51,7 +57,8 @@ class Runtime:
     health: Health
     metrics: Metrics
     access: AccessLog
-    repositories: Repositories
+    repositories: Repositories[GitRepository]
+    hg_repositories: Repositories[HgRepository]
     pipeline: Pipeline
     coverage: Coverage
     questions_asked: Questions
@@ -113,10 +120,14 @@ class Runtime:
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
-            git,
-            questions,
-            allow_filter=settings.git.allow_filter,
-            apart=settings.data,
+            git_kind(git, questions, allow_filter=settings.git.allow_filter),
+            settings.data,
+        )
+        hg = Hg(settings.limits.program_time, executable=settings.hg.program)
+        hg_repositories = Repositories(
+            settings.local_root,
+            hg_kind(hg, questions, settings.data.absolute() / HG_INDEXES),
+            settings.data,
         )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         upstreams = None
@@ -142,6 +153,7 @@ class Runtime:
             metrics=metrics,
             access=access,
             repositories=repositories,
+            hg_repositories=hg_repositories,
             pipeline=Pipeline(
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
             ),

@@ -58,7 +58,25 @@ class S3StoreSettings(Section):
 StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discriminator="type")]
 
 
-class SelfTargetSettings(Section):
+TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
+
+
+class TargetSection(Section):
+    """What clients of Mercurial's protocol v2 are told of a target, to judge it by."""
+
+    sni_required: bool = Field(
+        True,
+        description="Clients must send the host's name in the TLS handshake; told of `https` hosts"
+        " that have a name.",
+    )
+    tls_versions: tuple[TlsVersion, ...] = Field(
+        ("1.2", "1.3"),
+        description="TLS versions that an `https` target speaks. Mercurial drops a target that"
+        " lists none that it knows, and 5.9 does not know 1.3.",
+    )
+
+
+class SelfTargetSettings(TargetSection):
     """This server's own blob route, `/-/blobs/...`, with signed URLs that expire."""
 
     type: Literal["self"]
@@ -70,7 +88,7 @@ class SelfTargetSettings(Section):
         return True
 
 
-class S3TargetSettings(Section):
+class S3TargetSettings(TargetSection):
     """The configured S3 store itself."""
 
     type: Literal["s3"]
@@ -90,7 +108,7 @@ class S3TargetSettings(Section):
         return not self.public
 
 
-class HttpTargetSettings(Section):
+class HttpTargetSettings(TargetSection):
     """A CDN or static server in front of the store: its URL plus `/entities/ab/<sha256>`.
 
     Its URLs are not signed, so it is refused beside anything private.
@@ -198,19 +216,40 @@ class GitSettings(Section):
         return matches(name, self.push)
 
 
+class HgSettings(Section):
+    """How Mercurial repositories are served."""
+
+    program: str = Field(
+        "hg", description="The Mercurial program that reads repositories: a name, or a path."
+    )
+    streams: int = Field(
+        4,
+        ge=1,
+        le=64,
+        description="Large answers that one reply sends side by side, each compressed on a core of"
+        " its own.",
+    )
+    stream_clones: bool = Field(
+        True,
+        description="Offer the store's own files (`hg clone --stream`), where nothing in them is"
+        " secret or hidden.",
+    )
+
+
 class LimitSettings(Section):
     """Bounds on what a client can make this server do."""
 
     request_body: Size = Field(
         16 << 20,
-        description="Bytes of one fetch request after decompression: 300,000 wants and haves.",
+        description="Bytes of one fetch request after decompression: 300,000 wants and haves,"
+        " or 700,000 nodes of Mercurial.",
     )
     push_body: Size = Field(4 << 30, description="Bytes of one push after decompression.")
     programs: int = Field(
-        8, ge=1, description="git programs that run side by side in one server process."
+        8, ge=1, description="Programs and runs side by side in one server process."
     )
     program_time: Duration = Field(
-        3600.0, gt=0, description="Longest run of one git program; then it is ended."
+        3600.0, gt=0, description="Longest run of one program; then it is ended."
     )
     request_time: Duration = Field(
         60.0, gt=0, description="Time in which a client must have sent its request."
@@ -270,6 +309,7 @@ class Settings(BaseSettings):
     retention: RetentionSettings = RetentionSettings()
     index: IndexSettings = IndexSettings()
     git: GitSettings = GitSettings()
+    hg: HgSettings = HgSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
 

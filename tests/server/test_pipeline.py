@@ -182,7 +182,11 @@ class House:
         self, plan: Plan, accepts: Acceptance = HTTP, audience: Audience = PUBLIC
     ) -> tuple[Answer, Outcome]:
         """Have the pipeline answer a command with this plan."""
-        pipeline = Pipeline(
+        return await self.pipeline().respond(Asked(plan, accepts, audience=audience))
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline, with stand-ins for whoever is asked."""
+        return Pipeline(
             self.cache,
             self.store,
             (TARGET,),
@@ -192,7 +196,6 @@ class House:
             self.metrics,
             self.settings,
         )
-        return await pipeline.respond(Asked(plan, accepts, audience=audience))
 
     def recorded(self) -> bool:
         """Whether there is a record."""
@@ -623,3 +626,29 @@ async def test_what_was_begun_before_a_purge_is_not_followed_after_it(house: Hou
     assert await content(first) == CONTENT
     _, outcome = await house.respond(new)
     assert (outcome, new.runs) == (Outcome.HIT, 1)
+
+
+async def derived(house: House, running: Running) -> bytes:
+    """What the pipeline gives of something that is made of an answer."""
+    pipeline = house.pipeline()
+    made = await pipeline.derived("p.git", "/p.git", record_key("derived", "/p.git"), running.run)
+    return await content(Answer(b"", inline=made))
+
+
+async def test_what_is_made_of_an_answer_is_made_once(house: House) -> None:
+    """Something derived is made once, kept, and made again when it was evicted."""
+    running = Running()
+    assert [await derived(house, running) for _ in range(3)] == [CONTENT] * 3
+    assert running.runs == 1
+    house.evict()
+    assert await derived(house, running) == CONTENT
+    assert running.runs == 2
+
+
+async def test_what_is_made_of_an_answer_goes_with_it(house: House) -> None:
+    """After a purge nothing is used that was derived before."""
+    running = Running()
+    await derived(house, running)
+    house.bundles.now = 7
+    assert await derived(house, running) == CONTENT
+    assert running.runs == 2

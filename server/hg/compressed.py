@@ -1,0 +1,57 @@
+# Law of this file: an entity that is sent inline is compressed once for each encoding, and from
+# then on sent as it was compressed.
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import Final
+
+from cache.entities import Entities, OpenEntity
+from cache.errors import CacheUnavailable
+from cache.flights import Outcome, RunFailed, Sink
+from cache.keys import record_key
+from server.answer import Inlined
+from server.hg.content import PIECE
+from server.pipeline import Pipeline
+from stores.entity import OCTET_STREAM
+from wire.hg.encodings import Encoding, encoder
+
+_DIALECT: Final = "hg-encoded"
+
+
+async def compressed(
+    pipeline: Pipeline, repository: str, identity: str, entity: OpenEntity, encoding: Encoding
+) -> Inlined | None:
+    """The payload of a stream that tells ``entity``; None where the cache cannot be written.
+
+    Args:
+        pipeline: whose cache keeps it.
+        repository: served name.
+        identity: what names the repository in keys.
+        entity: what is told.
+        encoding: of the stream.
+    """
+    key = record_key(_DIALECT, identity, entity.digest.encode(), encoding.encode())
+    run = functools.partial(_run, pipeline.cache.entities, entity.digest, entity.size, encoding)
+    try:
+        return await pipeline.derived(repository, identity, key, run)
+    except CacheUnavailable:
+        return None
+
+
+def _run(entities: Entities, digest: str, size: int, encoding: Encoding, sink: Sink) -> Outcome:
+    """Encode an entity as one flushed piece of a stream; blocks."""
+    opened = entities.open(digest, size)
+    if opened is None:
+        raise RunFailed(f"entity {digest} went away while it was to be compressed")
+    with opened:
+        sink.head(b"")
+        coder = encoder(encoding)
+        for offset in range(0, size, PIECE):
+            piece = os.pread(opened.fd, min(PIECE, size - offset), offset)
+            encoded = coder.encode(piece)
+            if encoded:
+                sink.write(encoded)
+        sink.write(coder.flush())
+    return Outcome(OCTET_STREAM, "", has_entity=True)

@@ -1,0 +1,147 @@
+# Law of this file: an entity, complete or still being written, is read in pieces of a bounded size,
+# and only as fast as they are taken.
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from cache.entities import OpenEntity
+from cache.flights import Reader
+from server.answer import Growing
+from server.sending import read_at
+
+# Bytes that are read, encoded and framed at a time.
+PIECE: Final = 256 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Complete:
+    """A complete entity, as something that does not grow any more."""
+
+    entity: OpenEntity
+
+    @property
+    def fd(self) -> int:
+        return self.entity.fd
+
+    async def extent(self, offset: int) -> int:
+        del offset
+        return self.entity.size
+
+
+@dataclass(slots=True)
+class Source:
+    """Content that is read from its start."""
+
+    reader: Reader | _Complete
+
+    async def up_to(self, limit: int) -> bytes | None:
+        """All of it, if it is no longer than ``limit`` bytes; waits until that is known.
+
+        Raises:
+            Exception: what the run raised that writes it.
+        """
+        size = 0
+        while (known := await self.reader.extent(size)) > size:
+            size = known
+            if size > limit:
+                return None
+            if isinstance(self.reader, _Complete):
+                break
+        return await _read(self.reader.fd, 0, size) if size else b""
+
+    async def all(self) -> bytes:
+        """All of it, in memory."""
+        size = await self.reader.extent(0)
+        return await _read(self.reader.fd, 0, size) if size else b""
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes, as they are there.
+
+        Raises:
+            Exception: what the run raised that writes it.
+        """
+        offset = 0
+        while (size := await self.reader.extent(offset)) > offset:
+            while offset < size:
+                piece = await _read(self.reader.fd, offset, min(size - offset, PIECE))
+                offset += len(piece)
+                yield piece
+
+
+async def _read(fd: int, offset: int, size: int) -> bytes:
+    views = (memoryview(bytearray(size)),)
+    await read_at(fd, views, offset)
+    return bytes(views[0])
+
+
+@asynccontextmanager
+async def growing(inlined: Growing) -> AsyncIterator[Source]:
+    """Read an entity along while it is written."""
+    with inlined.flight.reader() as reader:
+        yield Source(reader)
+
+
+@asynccontextmanager
+async def stored(entity: OpenEntity) -> AsyncIterator[Source]:
+    """Read a complete entity, which its owner closes."""
+    yield Source(_Complete(entity))
+
+
+@dataclass(frozen=True, slots=True)
+class Piped:
+    """Content that is made while it is sent, and kept nowhere.
+
+    Attributes:
+        run: writes it; blocks.
+        executor: has the thread in which it runs.
+    """
+
+    run: Callable[[Callable[[bytes], None]], None]
+    executor: Executor
+
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes; the run waits while they are not taken.
+
+        Raises:
+            Exception: what the run raised.
+        """
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[bytes] = asyncio.Queue(maxsize=2)
+        left = threading.Event()
+
+        def write(data: bytes) -> None:
+            if left.is_set():
+                raise ConnectionResetError("nobody takes this any more")
+            asyncio.run_coroutine_threadsafe(queue.put(data), loop).result()
+
+        run = asyncio.ensure_future(loop.run_in_executor(self.executor, self.run, write))
+        run.add_done_callback(_retrieved)
+        try:
+            while not run.done() or not queue.empty():
+                taking = asyncio.ensure_future(queue.get())
+                either: set[asyncio.Future[bytes] | asyncio.Future[None]] = {taking, run}
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                if taking.done():
+                    yield taking.result()
+                else:
+                    taking.cancel()
+            run.result()
+        finally:
+            left.set()
+            while not run.done():
+                while not queue.empty():
+                    queue.get_nowait()
+                await asyncio.wait({run}, timeout=0.01)  # a write that waited goes on, and fails
+
+
+def _retrieved(run: asyncio.Future[None]) -> None:
+    """Who takes the pieces is told of an error; it may have gone."""
+    if not run.cancelled():
+        run.exception()

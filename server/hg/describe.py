@@ -1,0 +1,85 @@
+# Law of this file: what a client is told that it can ask of a repository, and where it may be sent;
+# no target is advertised that could not be named for this repository.
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from redirects.acceptance import Client
+from redirects.audience import Audience
+from redirects.targets import Target
+from repos.hg.repository import HgSnapshot
+from server.runtime import Runtime
+from server.settings import TargetSettings
+from wire.hg.commands import COMMANDS
+from wire.hg.encodings import PREFERENCE
+from wire.hg.handshake import HASHES, AdvertisedTarget, Descriptor
+
+_READS: Final = frozenset(spec.name for spec in COMMANDS.values() if spec.permission == "pull")
+_RAW: Final = b"rawstorefiledata"
+
+# The client's own list of requirements that it can read is compared with this one; what only
+# concerns the working copy of our side is none of its business.
+_FORMATS: Final = frozenset(
+    (
+        b"generaldelta",
+        b"revlogv1",
+        b"sparserevlog",
+        b"revlog-compression-zstd",
+        b"persistent-nodemap",
+    )
+)
+
+
+def descriptor(
+    runtime: Runtime, snapshot: HgSnapshot, client: Client, audience: Audience
+) -> Descriptor:
+    """What the API can do for one repository and one client."""
+    offers = offered(runtime, snapshot)
+    return Descriptor(
+        commands=tuple(spec for spec in COMMANDS.values() if spec.name in offers),
+        raw_formats=tuple(sorted(snapshot.requirements & _FORMATS)),
+        targets=targets(runtime, client, audience),
+        hashes=HASHES,
+        encodings=tuple(encoding.encode() for encoding in PREFERENCE),
+    )
+
+
+def offered(runtime: Runtime, snapshot: HgSnapshot) -> frozenset[bytes]:
+    """Names of the commands that are answered for one repository."""
+    streams = snapshot.stream_allowed and runtime.settings.hg.stream_clones
+    return _READS if streams else _READS - {_RAW}
+
+
+def targets(
+    runtime: Runtime, client: Client, audience: Audience
+) -> tuple[AdvertisedTarget, ...] | None:
+    """The targets that may be named to this client; None where redirects are switched off."""
+    if not runtime.settings.redirect.enabled:
+        return None
+    said = {target.name: target for target in runtime.settings.effective_targets()}
+    return tuple(
+        _advertised(target, client, said[target.name])
+        for target in runtime.targets
+        if not (audience.private and not target.signed)
+        and not (audience.targets and target.name not in audience.targets)
+    )
+
+
+def _advertised(target: Target, client: Client, said: TargetSettings) -> AdvertisedTarget:
+    protocol, prefix = target.protocol(client), target.prefix(client)
+    if protocol != "https":
+        return AdvertisedTarget(target.name, protocol, (prefix,))
+    return AdvertisedTarget(
+        target.name,
+        protocol,
+        (prefix,),
+        sni_required=said.sni_required and _has_name(urlsplit(prefix).hostname or ""),
+        tls_versions=said.tls_versions,
+    )
+
+
+def _has_name(host: str) -> bool:
+    """Whether a host is named; an address is not sent in the TLS handshake."""
+    return ":" not in host and not host.replace(".", "").isdigit()

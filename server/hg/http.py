@@ -1,0 +1,173 @@
+# Law of this file: Mercurial's HTTP, as hgweb speaks it: which URL and which header mean what, and
+# what is refused before a frame is read. Where frames are expected, frames are what is sent.
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from repos.hg.errors import Unservable
+from repos.hg.lookup import Lookups
+from repos.hg.program import HgFailed
+from repos.hg.repository import HgRepository
+from server.access.policies import Allowed, Hidden
+from server.access.rules import answer
+from server.exchange import EXCHANGE, client_of
+from server.git import answers
+from server.hg.answering import MULTIREQUEST, Answering
+from server.hg.command import DIALECT
+from server.hg.describe import descriptor
+from server.hg.requests import Requests
+from server.hg.routes import V1, Apis, CommandUrl, Nothing, Route
+from server.outcome import Outcome
+from server.runtime import Runtime
+from wire.hg.cbor import Value
+from wire.hg.commands import COMMANDS
+from wire.hg.handshake import (
+    API_NAME,
+    asks_upgrade,
+    encode_descriptor,
+    encode_handshake,
+    wants_upgrade,
+)
+from wire.hg.messages import CBOR_MEDIA_TYPE, FRAMING_MEDIA_TYPE
+
+_log = logging.getLogger("offramp.hg")
+
+# Repositories whose looked-up names are remembered.
+_KEPT: Final = 1000
+
+_V1_ERROR: Final = "application/hg-error"
+
+_V1_ONLY: Final = (
+    b"this server answers wire protocol version 2 only; Mercurial 4.8 to 6.0 speaks it, with"
+    b" --config experimental.httppeer.advertise-v2=true\n"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class HgHttp:
+    """The handlers of one server process for Mercurial clients."""
+
+    runtime: Runtime
+    requests: Requests = field(default_factory=Requests)
+    lookups: OrderedDict[str, Lookups] = field(default_factory=OrderedDict)
+
+    async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
+        """Answer one request for a URL of a Mercurial client."""
+        name = routed.repository
+        verdict = self.runtime.access_rules.local(request, name)
+        if not isinstance(verdict, Allowed):
+            return answer(verdict)
+        repository = self.runtime.hg_repositories.get(name)
+        if repository is None:
+            return answer(Hidden())
+        exchange = request[EXCHANGE]
+        exchange.repository, exchange.dialect = repository.name, DIALECT
+        match routed:
+            case V1(command=command):
+                return await self._v1(request, repository, command)
+            case Apis():
+                exchange.command, exchange.outcome = "apis", Outcome.HIT
+                return answers.text(200, f"APIs that can be accessed here:\n\n{API_NAME}")
+            case Nothing():
+                return answers.text(
+                    404, f"Commands are at api/{API_NAME}/<ro or rw>/<command or {MULTIREQUEST}>."
+                )
+            case CommandUrl() as url:
+                return await self._command(request, repository, url)
+
+    # --- the handshake ---------------------------------------------------------------------------
+
+    async def _v1(
+        self, request: web.Request, repository: HgRepository, command: str
+    ) -> web.Response:
+        exchange = request[EXCHANGE]
+        # Capabilities of version 1 would only have a client ask what is not answered.
+        if command != "capabilities" or not asks_upgrade(request.headers):
+            exchange.command, exchange.outcome = "v1", Outcome.ERROR
+            return _typed(200, _V1_ERROR, _V1_ONLY)  # of another status, clients hide the text
+        exchange.command, exchange.outcome = command, Outcome.HIT
+        apis: dict[str, Value] = {}
+        if wants_upgrade(request.headers):
+            try:
+                snapshot = await repository.snapshot()
+            except (HgFailed, Unservable) as error:
+                return self._unreadable(request, repository, error)
+            settings = self.runtime.settings
+            client = client_of(request, settings.public_url, settings.listen)
+            audience = self.runtime.access_rules.audience
+            apis[API_NAME] = encode_descriptor(descriptor(self.runtime, snapshot, client, audience))
+        return _typed(200, CBOR_MEDIA_TYPE, encode_handshake(apis, b""))
+
+    def _lookups(self, repository: HgRepository) -> Lookups:
+        """What was looked up in a repository lives as long as what is known of it otherwise."""
+        lookups = self.lookups.get(repository.name)
+        if lookups is None or lookups.repository is not repository:
+            lookups = self.lookups[repository.name] = Lookups(repository)
+            while len(self.lookups) > _KEPT:
+                self.lookups.popitem(last=False)
+        return lookups
+
+    def _unreadable(
+        self, request: web.Request, repository: HgRepository, error: Exception
+    ) -> web.Response:
+        exchange = request[EXCHANGE]
+        exchange.outcome = Outcome.ERROR
+        if isinstance(error, Unservable):
+            return _typed(200, _V1_ERROR, f"{error}\n".encode())
+        _log.error("repository %s: %s", repository.name, error)
+        words = f"hg failed on the server; its log says why (request {exchange.request_id})\n"
+        return _typed(200, _V1_ERROR, words.encode())
+
+    # --- commands --------------------------------------------------------------------------------
+
+    async def _command(
+        self, request: web.Request, repository: HgRepository, url: CommandUrl
+    ) -> web.StreamResponse:
+        refusal = _refusal(request, url)
+        if refusal is not None:
+            return refusal
+        exchange = request[EXCHANGE]
+        exchange.command = url.command
+        answering = Answering(self.runtime, self.requests, self._lookups(repository), request, url)
+        try:
+            async with asyncio.timeout(self.runtime.settings.limits.request_time):
+                await answering.receive()
+        except TimeoutError:
+            late = web.HTTPRequestTimeout(text="The request took too long to arrive.\n")
+            late.force_close()
+            raise late from None
+        return await answering.reply()
+
+
+def _refusal(request: web.Request, url: CommandUrl) -> web.Response | None:
+    """What is wrong with a request before its frames are looked at, in this order."""
+    if url.permission not in {"ro", "rw"}:
+        return answers.text(404, f"There is no permission {url.permission!r}; it is ro or rw.")
+    spec = COMMANDS.get(url.command.encode("utf-8", "surrogateescape"))
+    if spec is None and url.command != MULTIREQUEST:
+        return answers.text(404, f"There is no command {url.command!r}.")
+    if request.method != "POST":
+        response = answers.text(405, "Commands are sent with POST.")
+        response.headers["Allow"] = "POST"
+        return response
+    # The command's own permission counts, whatever the URL says.
+    if spec is not None and spec.permission == "push":
+        return answers.text(403, "Pushing by this protocol is not possible.")
+    if request.headers.get("Accept") != FRAMING_MEDIA_TYPE:
+        return answers.text(406, f"Accept must be {FRAMING_MEDIA_TYPE}.")
+    if request.headers.get("Content-Type") != FRAMING_MEDIA_TYPE:
+        return answers.text(415, f"Content-Type must be {FRAMING_MEDIA_TYPE}.")
+    return None
+
+
+def _typed(status: int, media_type: str, body: bytes) -> web.Response:
+    return web.Response(
+        status=status, body=body, headers={**answers.NO_CACHE, "Content-Type": media_type}
+    )
