@@ -81,7 +81,7 @@ class BundleReader:
         held = self._held
         held += data
         position = 0
-        while True:
+        while self._state != "end":
             if self._state == "chunk":
                 piece = bytes(held[position : position + self._left])
                 position += len(piece)
@@ -97,10 +97,9 @@ class BundleReader:
             piece = bytes(held[position : position + wanted])
             position += wanted
             yield from self._take(piece)
-            if self._state == "end":
-                if len(held) > position:
-                    raise BundleError(f"{len(held) - position} bytes follow the end of the bundle")
-                break
+        else:
+            if len(held) > position:
+                raise BundleError(f"{len(held) - position} bytes follow the end of the bundle")
         del held[:position]
 
     def end(self) -> None:

@@ -117,6 +117,7 @@ class ChangegroupReader:
             position += size + 4
             yield from self._take(chunk)
         else:
+            self._missing = 0  # whatever follows is too much
             if len(held) > position:
                 raise ChangegroupError(f"{len(held) - position} bytes follow the changegroup")
         del held[:position]

@@ -41,6 +41,10 @@ from wire.hg.streams import IncomingStreams
 # Streams of one response that may be open at a time; each may hold a window of 8 MiB.
 MAX_STREAMS: Final = 32
 
+# Bytes of a request after which its encoding is flushed: servers limit what one frame may tell, and
+# of what compresses well a frame could tell any amount. A whole number of frames.
+_FLUSHED: Final = 16 * MAX_PAYLOAD
+
 
 class CallState(Enum):
     """Where a request of ours stands."""
@@ -163,26 +167,32 @@ class ClientReactor:
         self._step(request_id, CallEvent.SEND)
         pieces = [self._settings(request_id)]
         has_data = 0 if data is None else REQUEST_HAS_DATA
-        payload = self._encoder.encode(encode_request(request)) + self._encoder.flush()
-        # "new" is a flag of the first frame, "continuation" of the others, and "more" of all but
-        # the last: the first is written apart.
-        head, rest = payload[:MAX_PAYLOAD], payload[MAX_PAYLOAD:]
-        first = REQUEST_NEW | has_data | (REQUEST_MORE if rest else 0)
-        pieces.append(self._sent(FrameType.COMMAND_REQUEST, request_id, head, (first, first)))
-        if rest:
-            last = REQUEST_CONTINUATION | has_data
-            flags = (last | REQUEST_MORE, last)
-            pieces.append(self._sent(FrameType.COMMAND_REQUEST, request_id, rest, flags))
-        if data is not None:
-            encoded = self._encoder.encode(data) + self._encoder.flush()
-            flags = (CONTINUATION, END)
-            pieces.append(self._sent(FrameType.COMMAND_DATA, request_id, encoded, flags))
+        payloads = self._payloads(encode_request(request))
+        for number, payload in enumerate(payloads):
+            flags = REQUEST_CONTINUATION if number else REQUEST_NEW
+            more = REQUEST_MORE if number < len(payloads) - 1 else 0
+            pieces.append(
+                self._sent(FrameType.COMMAND_REQUEST, request_id, payload, flags | more | has_data)
+            )
+        payloads = [] if data is None else self._payloads(data)
+        for number, payload in enumerate(payloads):
+            flags = CONTINUATION if number < len(payloads) - 1 else END
+            pieces.append(self._sent(FrameType.COMMAND_DATA, request_id, payload, flags))
         return request_id, b"".join(pieces)
 
-    def _sent(
-        self, kind: FrameType, request_id: int, payload: bytes, flags: tuple[int, int]
-    ) -> bytes:
-        return self._output.frames(kind, request_id, payload, flags=flags, encoded=True)
+    def _payloads(self, content: bytes) -> list[bytes]:
+        """What says ``content``, encoded and cut for frames."""
+        found: list[bytes] = []
+        for start in range(0, len(content) or 1, _FLUSHED):
+            block = self._encoder.encode(content[start : start + _FLUSHED]) + self._encoder.flush()
+            found += (
+                block[place : place + MAX_PAYLOAD]
+                for place in range(0, len(block) or 1, MAX_PAYLOAD)
+            )
+        return found
+
+    def _sent(self, kind: FrameType, request_id: int, payload: bytes, flags: int) -> bytes:
+        return self._output.frames(kind, request_id, payload, flags=(flags, flags), encoded=True)
 
     def _settings(self, request_id: int) -> bytes:
         if self._settings_sent:

@@ -17,11 +17,9 @@ from wire.hg.errors import LimitExceeded, Misuse, ProtocolViolation
 
 HEADER_SIZE: Final = 8
 
-# What is sent unless somebody wants otherwise: what Mercurial sends.
-DEFAULT_PAYLOAD: Final = 32768
-
 # The format has 24 bits, Mercurial's readers weigh the third byte wrongly: longer frames break
-# them. There is no negotiation of it, so nobody may send or expect more.
+# them. There is no negotiation of it, so nobody may send or expect more. Mercurial's senders stop
+# at 32768; its readers take these, and half as many headers cost half as much.
 MAX_PAYLOAD: Final = 65535
 
 MAX_REQUEST_ID: Final = 0xFFFF

@@ -311,7 +311,6 @@ class ServerReactor:
 
     def _take_data(self, frame: Frame, payload: bytes, received: list[CommandReceived]) -> None:
         request_id = frame.request_id
-        self._step_body(BodyEvent.REQUEST, request_id)
         request = self._requests.get(request_id) or _Request()
         event = RequestEvent.DATA_END if frame.flags == END else RequestEvent.DATA_MORE
         self._step(request_id, request, event)

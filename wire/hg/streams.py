@@ -192,7 +192,6 @@ class IncomingStreams:
         if not more:
             encoding = _encoding(bytes(stream.settings), frame.request_id)
             stream.decoder = decoder(encoding, self._max_decoded)
-            stream.settings.clear()
 
 
 @contextmanager
