@@ -9,6 +9,8 @@ from contextlib import AsyncExitStack, aclosing
 import aiohttp
 
 from repos.git.program import Git
+from repos.hg.program import Hg
+from server.checks_hg import check_hg
 from server.checks_machine import check_machine
 from server.checks_store import check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
@@ -16,13 +18,16 @@ from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_store
 
-# Of one question to git; a repository on a disk that hangs must not hang us.
-_GIT_SECONDS = 60.0
+# Of one question to git or hg; a repository on a disk that hangs must not hang us.
+_SECONDS = 60.0
 
 
 async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     """Look at programs, directories, upstreams, the store, targets and this user's git settings."""
-    for verdict in check_machine(settings, Git(time_limit=_GIT_SECONDS)):
+    for verdict in check_machine(settings, Git(time_limit=_SECONDS)):
+        yield verdict
+    hg = Hg(_SECONDS, executable=settings.hg.program)
+    for verdict in check_hg(settings.local_root, settings.data, hg):
         yield verdict
     for verdict in check_access(settings):
         yield verdict

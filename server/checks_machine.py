@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from repos.git.discovery import Found, discover
 from repos.git.program import Git, GitFailed
+from repos.hg.discovery import discover as discover_hg
 from server.settings import Settings, host_port
 from server.verdict import Level, Verdict
 from server.wiring import SECRET_FILE, Unusable, signing_keys
@@ -76,12 +77,15 @@ def _root(root: Path, data: Path, git: Git) -> Iterator[Verdict]:
         yield Verdict(Level.FAIL, f"ROOT {root}: permission denied", "let this user read it")
         return
     found = list(discover(root, data))
-    if not found:
+    of_hg = sum(1 for _ in discover_hg(root, data))
+    if not found and not of_hg:
         remedy = "git init --bare a repository below it, or give another ROOT"
         yield Verdict(Level.WARN, f"ROOT {root}: no repository found", remedy)
         return
-    what = "1 repository" if len(found) == 1 else f"{len(found)} repositories"
-    yield Verdict(Level.OK, f"ROOT {root}: {what}")
+    count = len(found) + of_hg
+    what = "1 repository" if count == 1 else f"{count} repositories"
+    of_them = f", {of_hg} of Mercurial" if of_hg else ""
+    yield Verdict(Level.OK, f"ROOT {root}: {what}{of_them}")
     yield from _refused(found, git)
 
 

@@ -21,12 +21,15 @@ import aiohttp
 from cache.cache import Cache
 from indexer.catalog import CatalogError
 from indexer.gc import GcReport, collect
+from indexer.hg import index_hg_repository
 from indexer.index import index_repository
 from indexer.report import Progress, Report, Silent
 from repos.git.program import Git
+from repos.hg.program import Hg
+from repos.hg.upkeep import remove_vanished
 from server.logs import configure
 from server.publish import Publisher
-from server.repositories import Repositories, git_kind
+from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
@@ -74,16 +77,18 @@ class Indexed:
     Attributes:
         reports: of each repository, by name.
         collected: what was deleted from the store; None if that was not asked for or not possible.
+        vanished: where Mercurial repositories were whose indexes were removed with them.
         fault: why nothing was collected although it was asked for; else empty.
     """
 
     reports: tuple[Report, ...]
     collected: GcReport | None = None
+    vanished: tuple[Path, ...] = ()
     fault: str = ""
 
 
 async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Indexed:
-    """Make and publish the bundles of every repository that needs them.
+    """Make and publish the bundles, and the indexes, of every repository that needs them.
 
     Raises:
         server.wiring.Unusable: the store or a target cannot be built from the settings.
@@ -137,12 +142,22 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                 for repository, unnamed in served
             ]
         )
+        indexes = settings.data.absolute() / HG_INDEXES
+        hg = Hg(settings.limits.program_time, executable=settings.hg.program)
+        hg_repositories = Repositories(
+            settings.local_root, hg_kind(hg, threads, indexes), settings.data
+        )
+        reports += tuple(
+            [await index_hg_repository(each, progress) for each in hg_repositories.all()]
+        )
         if not gc:
             return Indexed(reports)
+        vanished = await asyncio.to_thread(remove_vanished, indexes)
         try:
-            return Indexed(reports, await collect(store, time.time(), settings.retention.keep))
+            collected = await collect(store, time.time(), settings.retention.keep)
         except (CatalogError, StoreError) as error:
-            return Indexed(reports, fault=f"nothing was collected: {error}")
+            return Indexed(reports, vanished=vanished, fault=f"nothing was collected: {error}")
+        return Indexed(reports, collected, vanished)
 
 
 def _run(settings: Settings) -> None:

@@ -22,6 +22,9 @@ from repos.hg.repository import HgRepository
 BELIEVED: Final = 5.0
 _KEPT: Final = 10_000
 
+HG_INDEXES: Final = "hg"
+"""Where, in the data directory, the indexes of Mercurial repositories lie."""
+
 
 class _Served(Protocol):
     """A repository of some kind."""

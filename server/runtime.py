@@ -28,7 +28,7 @@ from server.logs import AccessLog
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.publish import Publisher
-from server.repositories import Repositories, git_kind, hg_kind
+from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
@@ -37,9 +37,6 @@ from stores.base import Store
 
 # How often last uses are written down and the cache is brought back to its size.
 MAINTAIN_SECONDS = 15.0
-
-# Where, in the data directory, the indexes of Mercurial repositories lie.
-HG_INDEXES = "hg"
 
 
 @dataclass(slots=True)
@@ -110,10 +107,10 @@ class Runtime:
         )
 
         async def forget(name: str, epoch: int) -> None:
-            known = repositories.get(name)
+            known = (repositories.get(name), hg_repositories.get(name))
             mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
-            identity = str(mirror) if known is None else known.identity
-            await forget_local(cache, frozenset((identity,)), epoch)
+            identities = {each.identity for each in known if each is not None} or {str(mirror)}
+            await forget_local(cache, frozenset(identities), epoch)
 
         catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         health = Health(store, targets, publisher.read_back)

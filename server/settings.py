@@ -225,7 +225,7 @@ class HgSettings(Section):
     streams: int = Field(
         4,
         ge=1,
-        le=64,
+        le=16,
         description="Large answers that one reply sends side by side, each compressed on a core of"
         " its own.",
     )

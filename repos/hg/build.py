@@ -24,6 +24,9 @@ CHAIN_FREE_BYTES: Final = 64 << 10
 # Texts of changesets that are kept for the next one's delta.
 CHANGESETS_KEPT_BYTES: Final = 1 << 20
 
+# What SQLite takes for a value, less a little.
+MAX_TEXT: Final = 999_999_000
+
 # Rows are written in batches; this bounds what waits.
 _BATCH_ROWS: Final = 2000
 _BATCH_BYTES: Final = 4 << 20
@@ -248,6 +251,8 @@ class Builder:
         self._waiting = 0
 
     def _check(self, new: RevisionDelta, text: bytes) -> None:
+        if len(text) > MAX_TEXT:
+            raise Misfit(f"{self._where(new)} has {len(text)} bytes; at most {MAX_TEXT} are served")
         if node_of(text, new.p1, new.p2) != new.node:
             raise Misfit(
                 f"{self._where(new)} does not hash to its node: it is censored, or its content"

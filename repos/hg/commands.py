@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from repos.hg.errors import CommandError
-from repos.hg.index import Revision
 from repos.hg.nodes import Revs
 from repos.hg.pathfilter import EVERYTHING, PathFilter
+from repos.hg.reading import Revision
 from repos.hg.repository import HgSnapshot
 from wire.hg.cbor import Value, bytes_header, encode, map_header
 

@@ -61,6 +61,7 @@ _INDEXES: Final = (
 # Below this, zstd's frame costs more than it saves.
 _WORTH_BYTES: Final = 96
 _WORTH_RATIO: Final = 0.9
+_LEVEL: Final = 3
 RAW: Final = 0
 ZSTD: Final = 1
 
@@ -135,14 +136,14 @@ def write_meta(db: sqlite3.Connection, key: str, value: bytes) -> None:
 class Packing:
     """How texts and deltas are kept: as they are, or as zstd frames; for one thread at a time."""
 
-    _compressor: zstandard.ZstdCompressor = field(
-        default_factory=lambda: zstandard.ZstdCompressor(level=3, write_checksum=False)
-    )
     _decompressor: zstandard.ZstdDecompressor = field(default_factory=zstandard.ZstdDecompressor)
+    _compressor: zstandard.ZstdCompressor | None = None
 
     def pack(self, data: bytes) -> tuple[int, bytes]:
         """What to store for ``data``: its kind and bytes."""
         if len(data) >= _WORTH_BYTES:
+            if self._compressor is None:
+                self._compressor = zstandard.ZstdCompressor(level=_LEVEL)
             packed = self._compressor.compress(data)
             if len(packed) < _WORTH_RATIO * len(data):
                 return ZSTD, packed

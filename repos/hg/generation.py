@@ -84,7 +84,7 @@ def _opened(path: Path) -> sqlite3.Connection:
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Hold the lock of an index's directory in this block; makes the directory."""
-    directory.mkdir(parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -123,6 +123,11 @@ def open_current(directory: Path) -> Generation | None:
             return generation
     generation.close()
     return None
+
+
+def forget(directory: Path) -> None:
+    """Let no generation count any more; under the lock."""
+    (directory / _CURRENT).unlink(missing_ok=True)
 
 
 @contextmanager

@@ -11,25 +11,27 @@ from typing import Final
 
 from repos.hg.build import find
 from repos.hg.chains import Chains, Recent, check
-from repos.hg.database import FIRST_FILE_ID, MANIFEST, IndexBroken
+from repos.hg.database import MANIFEST, IndexBroken
 from repos.hg.errors import UnknownNode
 from repos.hg.generation import Generation
 from repos.hg.nodes import Ambiguous, Dag, Revs, revs_of
+from repos.hg.reading import (
+    BARE_COLUMNS,
+    COLUMNS,
+    FileSelections,
+    Revision,
+    Selection,
+    by_path,
+    data_of,
+    introduced,
+    log_of,
+    rows_of,
+)
 from repos.hg.revisions import DagRange, Explicit, ExplicitDepth, Revisions
-from wire.hg import delta as deltas
 from wire.hg.texts import NULL, manifest_node
-
-# Ids that are this near to each other on average are read by one scan, not one by one.
-_NEAR: Final = 4
-_ALONE: Final = 64
 
 # What one answer keeps of texts that it made.
 _ANSWER_BYTES: Final = 16 << 20
-
-_COLUMNS: Final = "id, node, p1, p2, link, base, role, kind, data"
-_BARE_COLUMNS: Final = "id, node, p1, p2, link, base, role, 0, NULL"
-
-_Row = tuple[int, bytes, bytes | None, bytes | None, int, int, int, int, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,57 +51,6 @@ class Changeset:
     p1: bytes
     p2: bytes
     text: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """One revision of a manifest or file.
-
-    Attributes:
-        node: what names it.
-        p1: its first parent.
-        p2: its second parent.
-        linknode: a changeset that introduced it, of those that were asked for.
-        base: the revision that ``data`` is a delta against; None if it is the text.
-        data: the full text or a delta; None if it was not asked for.
-    """
-
-    node: bytes
-    p1: bytes
-    p2: bytes
-    linknode: bytes
-    base: bytes | None
-    data: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Revisions of one log to be answered.
-
-    Attributes:
-        path: the file; empty for the manifest.
-        count: how many.
-        revisions: reads them; a base comes before its user.
-    """
-
-    path: bytes
-    count: int
-    revisions: Callable[[], Iterator[Revision]]
-
-
-@dataclass(frozen=True, slots=True)
-class FileSelections:
-    """Revisions of many files to be answered.
-
-    Attributes:
-        paths: how many files.
-        items: how many revisions in all.
-        selections: one per file, by path.
-    """
-
-    paths: int
-    items: int
-    selections: Callable[[], Iterator[Selection]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,12 +221,12 @@ class HgIndex:
         """
         with self.generation.reading() as db:
             if haveparents:
-                ids = _introduced(db, revs)
+                ids = introduced(db, revs)
                 links: dict[int, int] | None = None
             else:
                 links = self._contained(db, revs, matches)
                 ids = array("q", sorted(links))
-            groups = [group for group in _by_path(db, ids) if matches(group[0])]
+            groups = [group for group in by_path(db, ids) if matches(group[0])]
         wanted = bytearray(len(self.dag))
         for rev in revs:
             wanted[rev] = 1
@@ -347,8 +298,8 @@ class HgIndex:
         with self.generation.reading() as db:
             chains = Chains(db, recent=Recent(_ANSWER_BYTES))
             emitted: dict[int, bytes] = {}
-            for row in _rows(db, ids, _COLUMNS if with_data else _BARE_COLUMNS):
-                number, node, p1, p2, link, _base, _role, _kind, _data = row
+            for row in rows_of(db, ids, COLUMNS if with_data else BARE_COLUMNS):
+                number, node, p1, p2, link, *_ = row
                 first: int | None
                 if isinstance(links, dict):
                     first = links[number]
@@ -356,36 +307,9 @@ class HgIndex:
                     first = self._first_link(db, number, link, links)
                 if first is None:
                     raise IndexBroken(f"revision {number} of the index lost its changeset")
-                base, data = self._data(chains, row, emitted, haveparents)
+                base, data = data_of(chains, row, emitted, haveparents)
                 emitted[number] = node
                 yield Revision(node, p1 or NULL, p2 or NULL, self.dag.node(first), base, data)
-
-    @staticmethod
-    def _data(
-        chains: Chains, row: _Row, emitted: dict[int, bytes], haveparents: bool
-    ) -> tuple[bytes | None, bytes | None]:
-        """What to send of a revision: its delta if the other side has the base, else its text."""
-        number, node, p1, p2, _link, base, role, kind, packed = row
-        if packed is None:
-            return None, None
-        if base < 0:
-            text = chains.packing.unpack(kind, packed)
-            check(number, text, node, p1 or NULL, p2 or NULL)
-            chains.recent.put(number, text)
-            return None, text
-        parent = (None, p1, p2)[role] if haveparents else None
-        base_node = emitted.get(base) or parent
-        if base_node is not None:
-            return base_node, chains.packing.unpack(kind, packed)
-        text = chains.text(number)
-        if haveparents and p1 is not None:
-            # A text that shares most of itself with its parent need not be sent whole.
-            parent_id = find(chains.db, p1, number & ~0xFFFFFFFF)
-            if parent_id is not None:
-                made = deltas.single(chains.text(parent_id), text)
-                if 2 * len(made) < len(text):
-                    return p1, made
-        return None, text
 
     def _contained(
         self, db: sqlite3.Connection, revs: Revs, matches: Callable[[bytes], bool]
@@ -410,7 +334,7 @@ class HgIndex:
                     continue
                 path, _, rest = line.partition(b"\0")
                 if path not in logs:
-                    logs[path] = _log_of(db, path) if matches(path) else None
+                    logs[path] = log_of(db, path) if matches(path) else None
                 log = logs[path]
                 if log is None:
                     continue
@@ -420,67 +344,3 @@ class HgIndex:
                 found.setdefault(file_id, changeset.rev)
             before = set(lines)
         return found
-
-
-def _log_of(db: sqlite3.Connection, path: bytes) -> int:
-    row = db.execute("SELECT id FROM log WHERE path = ?", (path,)).fetchone()
-    if row is None:
-        raise IndexBroken(f"the index has no log of {path!r}")
-    number: int = row[0]
-    return number
-
-
-def _introduced(db: sqlite3.Connection, revs: Revs) -> array[int]:
-    """The ids of the file revisions that these changesets introduced, ascending."""
-    ids: list[int] = []
-    for first, last in revs.runs():
-        for table, column in (("revision", "link"), ("relink", "rev")):
-            ids += (
-                number
-                for (number,) in db.execute(
-                    f"SELECT id FROM {table} WHERE {column} BETWEEN ? AND ? AND id >= ?",  # noqa: S608 - the names are ours
-                    (first, last, FIRST_FILE_ID),
-                )
-            )
-    ids.sort()
-    found = array("q")
-    for number in ids:
-        if not found or found[-1] != number:
-            found.append(number)
-    return found
-
-
-def _by_path(db: sqlite3.Connection, ids: array[int]) -> list[tuple[bytes, int, int]]:
-    """Where in ``ids`` each file's are: path, start, end; by path."""
-    groups = []
-    start = 0
-    while start < len(ids):
-        log = ids[start] >> 32
-        end = start + 1
-        while end < len(ids) and ids[end] >> 32 == log:
-            end += 1
-        row = db.execute("SELECT path FROM log WHERE id = ?", (log,)).fetchone()
-        if row is None:
-            raise IndexBroken(f"the index has no path for log {log}")
-        groups.append((row[0], start, end))
-        start = end
-    groups.sort()
-    return groups
-
-
-def _rows(db: sqlite3.Connection, ids: array[int], columns: str) -> Iterator[_Row]:
-    """The rows of these ids, ascending, by as few looks as is sensible."""
-    start = 0
-    while start < len(ids):
-        end = start + 1
-        while end < len(ids) and ids[end] - ids[end - 1] <= _NEAR + _ALONE // (end - start):
-            end += 1
-        wanted = start
-        select = f"SELECT {columns} FROM revision WHERE id BETWEEN ? AND ? ORDER BY id"  # noqa: S608 - the names are ours
-        for row in db.execute(select, (ids[start], ids[end - 1])):
-            if row[0] == ids[wanted]:
-                wanted += 1
-                yield row
-        if wanted != end:
-            raise IndexBroken(f"the index has no revision {ids[wanted]}")
-        start = end

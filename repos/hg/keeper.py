@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sqlite3
 import time
@@ -19,7 +20,7 @@ from repos.hg.build import Builder, Misfit
 from repos.hg.bundling import pour
 from repos.hg.database import IndexBroken
 from repos.hg.errors import Unservable
-from repos.hg.generation import Generation, built, current, locked, open_current
+from repos.hg.generation import Generation, built, current, forget, locked, open_current
 from repos.hg.index import HgIndex
 from repos.hg.nodes import Dag
 from repos.hg.program import Hg, HgFailed
@@ -80,35 +81,56 @@ class Keeper:
         """What differs as soon as the repository was changed."""
         return stamps_of(self.hg_dir, self.hg.environ)
 
-    def refresh(self) -> Kept:
-        """What is to be served now; the index is made, or grows, if it must.
+    def check(self) -> None:
+        """Ask whether the repository can be served, without reading what is in it.
 
         Raises:
             HgFailed: hg refuses the repository.
             Unservable: the protocol cannot say what is in it.
         """
+        self._refuse_unservable()
+        ask(self.hg, self.hg_dir.parent, ())
+
+    def refresh(self, broken: HgIndex | None = None) -> Kept:
+        """What is to be served now; the index is made, or grows, if it must.
+
+        Args:
+            broken: an index that turned out to be damaged, and is not to be used any more.
+
+        Raises:
+            HgFailed: hg refuses the repository.
+            Unservable: the protocol cannot say what is in it.
+            IndexBroken: an index cannot be made, as when the disk is full.
+        """
         with locked(self.directory):
-            broken: IndexBroken | Misfit | None = None
-            for _ in range(_TRIES):
-                before = self.stamps()
-                try:
-                    kept = self._refresh(anew=broken is not None)
-                except Misfit as misfit:
-                    if broken is not None:  # also what was built from nothing does not fit
-                        raise Unservable(f"{self.hg_dir.parent}: {misfit}") from misfit
-                    broken = misfit
-                except IndexBroken as error:
-                    broken = error
-                except HgFailed:
-                    # What it was to bundle may have gone while it was asked.
-                    if self.stamps() == before:
-                        raise
-                else:
-                    if kept is not None:
-                        return kept
-            if broken is not None:
-                raise Unservable(f"{self.hg_dir.parent}: {broken}") from broken
-            raise HgFailed("serve", 0, "the repository changes faster than it can be read")
+            if broken is not None and broken.generation.path.parent.name == current(self.directory):
+                forget(self.directory)
+            return self._try()
+
+    def _try(self) -> Kept:
+        broken: IndexBroken | Misfit | None = None
+        for _ in range(_TRIES):
+            before = self.stamps()
+            try:
+                kept = self._refresh(anew=broken is not None)
+            except Misfit as misfit:
+                if broken is not None:  # also what was built from nothing does not fit
+                    raise Unservable(f"this repository cannot be read: {misfit}") from misfit
+                broken = misfit
+            except IndexBroken as error:
+                if broken is not None:  # nor can one be made
+                    raise
+                broken = error
+            except HgFailed:
+                # What it was to bundle may have gone while it was asked.
+                if self.stamps() == before:
+                    raise
+            else:
+                if kept is not None:
+                    return kept
+        if broken is not None:
+            raise broken
+        raise HgFailed("serve", 0, "the repository changes faster than it can be read")
 
     def _refresh(self, *, anew: bool) -> Kept | None:
         """One try; None if the repository changed meanwhile."""
@@ -133,9 +155,28 @@ class Keeper:
         for word in sorted(requirements_of(self.hg_dir)):
             if word in _UNSERVABLE:
                 raise Unservable(
-                    f"{self.hg_dir.parent} cannot be served by this protocol: {_UNSERVABLE[word]}"
+                    f"this repository cannot be served by wire protocol v2: {_UNSERVABLE[word]}"
                     f" (requirement {word.decode('ascii')})"
                 )
+        self._refuse_restricted()
+
+    def _refuse_restricted(self) -> None:
+        """Where a repository says who may read it, hgweb asks who somebody is. We do not know."""
+        if not any(_mentions_web(self.hg_dir / name) for name in ("hgrc", "hgrc-not-shared")):
+            return  # asking hg costs a process
+        try:
+            said = self.hg.run("config", "web", repository=self.hg_dir.parent)
+        except HgFailed as failure:
+            if failure.status != 1:  # which only says that there is nothing
+                raise
+            return
+        web = dict(line.partition(b"=")[::2] for line in said.splitlines())
+        if web.get(b"web.deny_read") or web.get(b"web.allow_read", b"*") not in {b"", b"*"}:
+            raise Unservable(
+                "this repository's hgrc says who may read it (web.allow_read or web.deny_read), and"
+                " this server does not know its users; let access.tokens or access.proxies decide,"
+                " and take those settings out"
+            )
 
     # --- what is there ------------------------------------------------------------------
 
@@ -171,24 +212,31 @@ class Keeper:
     def _build(self, state: State) -> Kept | None:
         """Make an index from nothing."""
         with built(self.directory) as path:
-            db = database.open_new(path)
             try:
-                builder = Builder(db, Dag.empty(), growing=False)
-                if state.told.heads != (bytes(20),):
-                    pour(self.hg, self.hg_dir.parent, (), builder)
-                else:
-                    builder.finish()
-                database.write_meta(db, "format", database.FORMAT)
-                fits = all(builder.dag.rev(head) is not None for head in state.told.heads)
-                if fits:
-                    database.write_meta(db, "state", state.encode())
-                database.seal(db, path)
-            finally:
-                db.close()
+                self._fill(path, state)
+            except sqlite3.Error as error:
+                raise IndexBroken(f"{path}: {error}") from error
         generation, noted = self._open()
         if generation is None or noted is None:
             return None
         return Kept(noted, self._index(generation, noted))
+
+    def _fill(self, path: Path, state: State) -> None:
+        db = database.open_new(path)
+        try:
+            builder = Builder(db, Dag.empty(), growing=False)
+            if state.told.heads != (bytes(20),):
+                pour(self.hg, self.hg_dir.parent, (), builder)
+            else:
+                builder.finish()
+            database.write_meta(db, "format", database.FORMAT)
+            database.write_meta(db, "repository", os.fsencode(self.hg_dir))
+            # A state whose heads did not come is none: the repository changed meanwhile.
+            if all(builder.dag.rev(head) is not None for head in state.told.heads):
+                database.write_meta(db, "state", state.encode())
+            database.seal(db, path)
+        finally:
+            db.close()
 
     def _grow(self, generation: Generation, old: State, new: State) -> Kept | None:
         """Add what is served and not there."""
@@ -245,6 +293,14 @@ def _may_hide(stamps: tuple[Stamp, ...], now: float) -> Iterator[Stamp]:
     after many, a file is of the future. Who changes it then gives it another time.
     """
     return (each for each in stamps if each[0] / 1e9 <= now + RACY_SECONDS)
+
+
+def _mentions_web(hgrc: Path) -> bool:
+    try:
+        text = hgrc.read_bytes()
+    except OSError:
+        return False
+    return b"web" in text or b"%include" in text
 
 
 @contextmanager

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from repos.hg.database import IndexBroken
 from repos.hg.errors import Unservable
 from repos.hg.index import HgIndex
 from repos.hg.keeper import Keeper, Kept
@@ -25,6 +28,9 @@ from wire.hg.texts import TextError, unhex
 # Requests that come within this time share one look at the files. Nobody can have been told of a
 # change, and have asked us for it, in less.
 LOOK_SECONDS: Final = 0.001
+
+# An index that cannot be made, as when the disk is full, is not tried again sooner than after this.
+BROKEN_SECONDS: Final = 30.0
 
 # Words of version 1's capabilities by which hg says that it would stream its store.
 _STREAMS: Final = (b"stream", b"stream-preferred", b"streamreqs")
@@ -80,7 +86,7 @@ class HgSnapshot:
 def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
     """The snapshot that is made of what hg said."""
     told, index = kept.state.told, kept.index
-    phases = told.keys[b"phases"]
+    phases = dict(_served_phases(index, told.keys[b"phases"]))
     bookmarks = {name: unhex(node) for name, node in told.keys[b"bookmarks"].items()}
     requirements = requirements_of(hg_dir)
     streams = any(word.partition(b"=")[0] in _STREAMS for word in told.capabilities)
@@ -125,6 +131,17 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
     )
 
 
+def _served_phases(index: HgIndex, phases: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """The phases as ``listkeys`` gives them, without the roots that are hidden: hg tells those."""
+    for key, value in phases.items():
+        try:
+            served = index.rev(unhex(key)) is not None
+        except TextError:
+            served = True  # `publishing`
+        if served:
+            yield key, value
+
+
 def _drafts(index: HgIndex, phases: Mapping[bytes, bytes]) -> bytes:
     roots = []
     for key in phases:
@@ -145,6 +162,11 @@ def _beside(hg_dir: Path, namespaces: Mapping[bytes, bytes]) -> bytes:
         tags = b""
     markers = stamp(str(hg_dir / "store" / "obsstore")) if b"obsolete" in namespaces else None
     return b"%r %b" % (markers, tags)
+
+
+def index_directory(data: Path, hg_dir: Path) -> Path:
+    """Where, in the directory that has all indexes, that of the repository at ``hg_dir`` lies."""
+    return data / hashlib.sha256(os.fsencode(hg_dir)).hexdigest()
 
 
 @dataclass(slots=True)
@@ -168,20 +190,25 @@ class HgRepository:
     _seen: tuple[Stamp, ...] = ()
     _snapshot: HgSnapshot | None = None
     _refreshing: asyncio.Task[HgSnapshot] | None = None
-    _failure: tuple[int, HgFailed | Unservable] | None = None
-    _refused: tuple[tuple[Stamp, ...], Unservable] | None = None
+    _failure: tuple[int, HgFailed | Unservable | IndexBroken] | None = None
+    _refused: tuple[tuple[Stamp, ...], float, Unservable | IndexBroken] | None = None
+    _broken: HgIndex | None = None
     _begun: int = 0
     _answered: int = 0
     _looked: float = 0.0
 
     def __post_init__(self) -> None:
-        place = hashlib.sha256(str(self.path).encode("utf-8", "surrogateescape")).hexdigest()
-        self._keeper = Keeper(self.hg, self.path, self.data / place)
+        self._keeper = Keeper(self.hg, self.path, index_directory(self.data, self.path))
 
     @property
     def identity(self) -> str:
         """What names this repository in keys: where it lies."""
         return str(self.path)
+
+    @property
+    def index_directory(self) -> Path:
+        """Where its index lies."""
+        return self._keeper.directory
 
     async def in_thread(self, question: Callable[[], T]) -> T:
         """Put a blocking question in one of this repository's threads."""
@@ -196,6 +223,7 @@ class HgRepository:
         Raises:
             HgFailed: hg refuses the repository (its message says why).
             Unservable: the protocol cannot say what is in it.
+            IndexBroken: an index cannot be made, as when the disk is full.
         """
         now = time.monotonic()
         if self._snapshot is not None and now < self._looked + LOOK_SECONDS:
@@ -203,8 +231,8 @@ class HgRepository:
         arrived = self._begun
         while True:
             stamps = self._keeper.stamps()
-            if self._refused is not None and self._refused[0] == stamps:
-                raise self._refused[1]  # it costs too much to be tried at each request
+            if self._refused is not None and self._refused[0] == stamps and now < self._refused[1]:
+                raise self._refused[2]  # it costs too much to be tried at each request
             fresh = stamps == self._seen or self._answered > arrived
             if self._snapshot is not None and fresh:
                 self._looked = now
@@ -217,20 +245,33 @@ class HgRepository:
                 return await asyncio.shield(self._refreshing)
             await asyncio.wait({self._refreshing})
 
-    async def renewed(self, broken: HgSnapshot) -> HgSnapshot:
-        """A snapshot to take the place of one that turned out to be broken or of the past."""
-        if self._snapshot is broken:
+    async def renewed(self, old: HgSnapshot, *, broken: bool = False) -> HgSnapshot:
+        """A snapshot to take the place of one that the repository has left behind.
+
+        Args:
+            old: what was answered from, and raised ``Moved`` or ``IndexBroken``.
+            broken: the latter: its index is not to be used any more.
+
+        Raises:
+            HgFailed: as :meth:`snapshot`, with the others.
+        """
+        if self._snapshot is old:
             self._seen, self._snapshot = (), None
+            if broken:
+                self._broken = old.index
         return await self.snapshot()
 
     async def _refresh(self, stamps: tuple[Stamp, ...]) -> HgSnapshot:
         try:
-            kept = await self.in_thread(self._keeper.refresh)
+            broken, self._broken = self._broken, None
+            kept = await self.in_thread(partial(self._keeper.refresh, broken))
             snapshot = await self.in_thread(partial(snapshot_of, kept, self.path))
-        except (HgFailed, Unservable) as failure:
+        except (HgFailed, Unservable, IndexBroken) as failure:
             self._failure = (self._begun, failure)
             if isinstance(failure, Unservable):
-                self._refused = (stamps, failure)
+                self._refused = (stamps, math.inf, failure)
+            elif isinstance(failure, IndexBroken):
+                self._refused = (stamps, time.monotonic() + BROKEN_SECONDS, failure)
             raise
         finally:
             self._refreshing = None

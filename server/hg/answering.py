@@ -231,7 +231,9 @@ class Answering:
             return await self._respond(asked, snapshot)
         except (IndexBroken, Elsewhere) as error:
             _log.warning("repository %s is read again: %s", self.repository.name, error)
-            return await self._respond(asked, await self.repository.renewed(snapshot))
+            broken = isinstance(error, IndexBroken)
+            renewed = await self.repository.renewed(snapshot, broken=broken)
+            return await self._respond(asked, renewed)
 
     async def _respond(self, asked: Understood, snapshot: HgSnapshot) -> tuple[Response, Outcome]:
         settings = self.runtime.settings.redirect
@@ -245,8 +247,8 @@ class Answering:
                     return Whole(STATUS_OK + objects), Outcome.HIT
                 key: tuple[bytes, ...] = (hashlib.sha256(objects).digest(),)
                 answer: Answerer = functools.partial(_write, objects)
-            case Bulk(key, answer):
-                pass
+            case Bulk(key, bulk):
+                answer = self._watched(snapshot, bulk)
         name = asked.spec.name.decode("ascii")
         command = HgCommand(
             repository=self.repository.name,
@@ -270,6 +272,29 @@ class Answering:
             piped = Piped(answer, self.runtime.runs)
             return Content(STATUS_OK, piped), Outcome.PASSTHROUGH
         return self._response(found, asked.offer), outcome
+
+    def _watched(self, snapshot: HgSnapshot, answer: Answerer) -> Answerer:
+        """See to it that an index that breaks in mid-answer is not asked again.
+
+        This answer is lost with it; the next one is not.
+        """
+        loop = asyncio.get_running_loop()
+
+        def watched(write: Write) -> None:
+            try:
+                answer(write)
+            except (IndexBroken, Elsewhere) as error:
+                broken = isinstance(error, IndexBroken)
+                loop.call_soon_threadsafe(self._renew, snapshot, broken)
+                raise
+
+        return watched
+
+    def _renew(self, snapshot: HgSnapshot, broken: bool) -> None:
+        task = asyncio.ensure_future(self.repository.renewed(snapshot, broken=broken))
+        _renewing.add(task)
+        task.add_done_callback(_renewing.discard)
+        task.add_done_callback(_retrieved)
 
     def _response(self, answer: Answer, offer: Offer | None) -> Response:
         if answer.inline is not None:
@@ -310,6 +335,10 @@ class Answering:
         return await compressed(
             self.runtime.pipeline, repository.name, repository.identity, entity, encoding
         )
+
+
+# Held until they are done; nobody waits for them.
+_renewing: set[asyncio.Future[HgSnapshot]] = set()
 
 
 def _write(objects: bytes, write: Write) -> None:

@@ -48,10 +48,12 @@ def _run(entities: Entities, digest: str, size: int, encoding: Encoding, sink: S
     with opened:
         sink.head(b"")
         coder = encoder(encoding)
+        encoded = bytearray()
         for offset in range(0, size, PIECE):
-            piece = os.pread(opened.fd, min(PIECE, size - offset), offset)
-            encoded = coder.encode(piece)
-            if encoded:
-                sink.write(encoded)
-        sink.write(coder.flush())
+            encoded += coder.encode(os.pread(opened.fd, min(PIECE, size - offset), offset))
+            if len(encoded) >= PIECE:
+                # Each write wakes the event loop: few large ones leave it more for others.
+                sink.write(bytes(encoded))
+                encoded.clear()
+        sink.write(bytes(encoded) + coder.flush())
     return Outcome(OCTET_STREAM, "", has_entity=True)

@@ -11,6 +11,7 @@ from typing import Final
 
 from aiohttp import web
 
+from repos.hg.database import IndexBroken
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
 from repos.hg.program import HgFailed
@@ -97,7 +98,7 @@ class HgHttp:
         if wants_upgrade(request.headers):
             try:
                 snapshot = await repository.snapshot()
-            except (HgFailed, Unservable) as error:
+            except (HgFailed, IndexBroken, Unservable) as error:
                 return self._unreadable(request, repository, error)
             settings = self.runtime.settings
             client = client_of(request, settings.public_url, settings.listen)
@@ -121,7 +122,7 @@ class HgHttp:
         exchange.outcome = Outcome.ERROR
         if isinstance(error, Unservable):
             return _typed(200, _V1_ERROR, f"{error}\n".encode())
-        _log.error("repository %s: %s", repository.name, error)
+        _log.error("repository %s: %s", repository.name, " ".join(str(error).split()))
         words = f"hg failed on the server; its log says why (request {exchange.request_id})\n"
         return _typed(200, _V1_ERROR, words.encode())
 

@@ -318,8 +318,9 @@ class TestAllReachable:
         tree_git = tree / ".git"
         lines = [f"create refs/heads/b{n} {git(tree, 'rev-parse', 'main')}" for n in range(3)]
         git(tree, "update-ref", "--stdin", stdin="\n".join(lines).encode() + b"\n")
-        unknown = [f"{n:0{len(tips_of(tree)[0])}x}" for n in range(1, 6000)]
-        assert not all_reachable(Git(), tree_git, tips_of(tree), unknown)
+        tips = tips_of(tree)
+        unknown = [f"{n:0{len(tips[0])}x}" for n in range(1, 6000)]
+        assert not all_reachable(Git(), tree_git, tips, unknown)
 
 
 class TestRepositories:
