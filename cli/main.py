@@ -13,6 +13,7 @@ _SUBCOMMANDS: Final = {
     "index": "Make and publish bundles of every repository.",
     "bundles": "Show what is published.",
     "purge": "Take a repository's content, or what holds one object, back.",
+    "call": "Send a command to a Mercurial repository, and show the answer.",
     "config": "Check and describe the settings.",
     "doctor": "Check programs, store, targets and client settings.",
     "demo": "Show the whole way on this machine, with figures.",
