@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench fuzz clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
@@ -10,11 +10,21 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
+# The stock Mercurials that the tests speak with; what is there already costs nothing.
+.venv/hg/installed: .venv/installed tests/hg/install.py tests/hg/versions.py
+	$(BIN)/python -m tests.hg.install
+	@touch $@
+
 demo: .venv/installed
 	$(BIN)/offramp demo
 
-test: .venv/installed
-	$(BIN)/python -m pytest $(ARGS)
+# A test waits for other programs about a third of its time, hence half as many workers again as
+# cores; who looks for work takes it from whom most is left, so what is made once a session is made
+# in few of them. For one test ARGS='-n0 PATH::TEST', or pytest itself, starts none.
+WORKERS ?= $(shell expr $$(nproc) '*' 3 / 2)
+# Hundreds of tests start the program, which should be compiled but once, whatever PYTHON* says.
+test: .venv/installed .venv/hg/installed
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -24,6 +34,12 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+# Looks for bytes that a parser cannot stand: tests/fuzz/README.md.
+SECONDS ?= 60
+fuzz: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info

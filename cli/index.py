@@ -34,6 +34,8 @@ _RIGHT: Final = frozenset({3, 4, 5})
 def command(given: Given, *, as_json: bool, gc: bool) -> None:
     """Make and publish bundles of every repository under ROOT that needs them.
 
+    Of Mercurial repositories, the index that answers are made from is made or grown.
+
     Exits with 1 if one fails.
     """
     settings = with_root(settings_from(given))
@@ -76,7 +78,7 @@ def _progress() -> Iterator[Progress]:
 
 
 def _draw(indexed: Indexed, settings: Settings) -> None:
-    from cli.tables import size, table
+    from cli.tables import printable, size, table
 
     rows = [
         (
@@ -94,13 +96,19 @@ def _draw(indexed: Indexed, settings: Settings) -> None:
     if rows:
         click.echo(table(_HEADER, rows, _RIGHT), nl=False)
     else:
-        click.echo(f"offramp: no git repository below {settings.local_root}", err=True)
+        click.echo(f"offramp: no repository below {settings.local_root}", err=True)
     collected = indexed.collected
     if collected is not None and collected.deleted:
         click.echo(f"deleted {len(collected.deleted)} old entities, {size(collected.freed)}")
+    for place in indexed.vanished:
+        click.echo(printable(f"removed the index of {place.parent}, which is gone"))
 
 
 def _values(indexed: Indexed) -> dict[str, object]:
     collected = indexed.collected
     repositories = [{**asdict(report), "failed": report.failed} for report in indexed.reports]
-    return {"repositories": repositories, "gc": None if collected is None else asdict(collected)}
+    return {
+        "repositories": repositories,
+        "gc": None if collected is None else asdict(collected),
+        "vanished": [str(place.parent) for place in indexed.vanished],
+    }

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -19,9 +18,8 @@ from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options
 
 if TYPE_CHECKING:
-    from indexer.purge import PurgeReport, Subject
+    from indexer.purge import PurgeReport
     from redirects.targets import Target
-    from repos.git.program import Git
     from server.settings import Settings
 
 _HEADER: Final = ("content", "size", "here", "store", "why")
@@ -58,6 +56,8 @@ def command(
     the store and the catalog; its mirror too, if it holds the object. Servers on other machines
     follow when they read the catalog. The repository itself is not changed: remove the object
     there first.
+
+    Of a Mercurial repository all is removed, its index on this machine too; --object is for git.
 
     Asks nothing. Exits with 1 if nothing is known of REPO.
     """
@@ -97,10 +97,12 @@ async def _purged(
     from concurrent.futures import ThreadPoolExecutor
 
     from cache.cache import Cache
+    from cli.purge_subjects import subjects
     from indexer.catalog import CatalogError
     from indexer.purge import PurgeReport, purge
     from repos.git.mirror import MirrorBusy
     from repos.git.program import Git
+    from repos.hg.upkeep import IndexBusy
     from server.wiring import build_store, build_targets, signing_keys
 
     git = Git(settings.limits.program_time)
@@ -113,7 +115,7 @@ async def _purged(
         targets = await build_targets(settings, store, signing_keys(settings.data))
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
-        for subject in _subjects(settings, git, name, object_id):
+        for subject in subjects(settings, git, name, object_id):
             try:
                 report = await purge(
                     subject,
@@ -124,42 +126,11 @@ async def _purged(
                     now=time.time(),
                     dry_run=dry_run,
                 )
-            except (CatalogError, MirrorBusy) as error:
+            except (CatalogError, MirrorBusy, IndexBusy) as error:
                 raise Failed(f"{error}; then run the same command again") from error
             if report.known:
                 break
     return report, _outlets(targets, report, time.time())
-
-
-def _subjects(settings: Settings, git: Git, name: str, object_id: str | None) -> Iterator[Subject]:
-    """What ``name`` may mean, as clients may write it; the likeliest first."""
-    from indexer.purge import Subject
-    from repos.git.discovery import locate
-    from repos.git.mirror import Mirror, mirror_path
-    from server.upstreams.mirrors import MIRRORS
-
-    root = settings.local_root
-    found = None if root is None else locate(root, name, settings.data)
-    if found is not None:
-        yield Subject(
-            found.name, frozenset((str(found.git_dir),)), found.git_dir, object_id=object_id
-        )
-    mirrors = settings.data.absolute() / MIRRORS  # git runs elsewhere
-    names = dict.fromkeys((name, f"{name}.git", name.removesuffix(".git")))
-    for candidate in names if found is None else ():
-        mirror = mirror_path(mirrors, candidate)
-        # Where it lay, if it was below ROOT and is not any more.
-        paths = [] if root is None else [root / candidate, root / candidate / ".git"]
-        yield Subject(
-            candidate,
-            frozenset(spelt for path in (*paths, mirror) for spelt in _spelt(path)),
-            mirror=Mirror(mirror, git) if mirrors.is_dir() else None,
-            object_id=object_id,
-        )
-
-
-def _spelt(path: Path) -> tuple[str, ...]:
-    return str(path), str(path.resolve())
 
 
 def _outlets(targets: Sequence[Target], report: PurgeReport, now: float) -> tuple[_Outlet, ...]:
@@ -187,6 +158,8 @@ def _lines(
     what = "everything" if report.object_id is None else f"object {report.object_id}"
     did = "would purge" if dry_run else "purged"
     yield printable(f"{did} {what} of {report.repository}; its epoch is {report.epoch}")
+    if report.index:
+        yield f"index: {'would be removed' if dry_run else 'removed'}; the next request makes it"
     if report.mirror:
         yield f"mirror: {'would be removed' if dry_run else 'removed'}; the next request renews it"
     yield f"bundles: {', '.join(report.bundles) or 'none'}"
@@ -236,7 +209,7 @@ def _warnings(report: PurgeReport) -> Iterator[str]:
     if report.remains:
         if report.object_id is None:
             yield printable(
-                f"{report.repository} is still served from this machine: it will be packed again"
+                f"{report.repository} is still served from this machine: it will be read again"
             )
         else:
             yield printable(

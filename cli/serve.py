@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
+from itertools import chain
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # More than these are not a list that anybody reads.
 _SHOWN = 20
+
+HG_V2: Final = "--config experimental.httppeer.advertise-v2=true"
+"""What Mercurial 4.8 to 6.0 must be told to speak protocol v2."""
 
 
 @click.command()
@@ -44,7 +48,8 @@ def command(given: Given, *, workers: int | None, index: bool | None) -> None:
 
 def _greet(settings: Settings, address: str) -> None:
     """Print the address and, for each repository, how to clone it."""
-    from repos.git.discovery import discover
+    from repos.git.discovery import discover as discover_git
+    from repos.hg.discovery import discover as discover_hg
 
     base = settings.public_url or f"http://{_reachable(address)}"
     root = settings.local_root
@@ -58,15 +63,21 @@ def _greet(settings: Settings, address: str) -> None:
         click.echo(f"  git {setting}clone {base}/{name}")
     if root is None:
         return
+    git_names = (found.name for found in discover_git(root, settings.data))
+    hg_names = (found.name for found in discover_hg(root, settings.data))
+    lines = chain(
+        (f"git {setting}clone {clone_url(base, name)}" for name in git_names),
+        (f"hg clone {HG_V2} {clone_url(base, name)}" for name in hg_names),
+    )
     shown = 0
-    for found in discover(root, settings.data):
+    for line in lines:
         shown += 1
         if shown <= _SHOWN:
-            click.echo(f"  git {setting}clone {clone_url(base, found.name)}")
+            click.echo(f"  {line}")
     if shown > _SHOWN:
         click.echo(f"  ... and {shown - _SHOWN} more repositories")
     if not shown:
-        click.echo("  no git repository there yet; one that is added is served at once")
+        click.echo("  no repository there yet; one that is added is served at once")
 
 
 def uri_protocols(settings: Settings, base: str) -> str:

@@ -50,6 +50,19 @@ class Mirror(Protocol):
         ...
 
 
+class Index(Protocol):
+    """What answers of a Mercurial repository are made from on this machine."""
+
+    @property
+    def exists(self) -> bool:
+        """It has been made, or a part of it."""
+        ...
+
+    def remove(self) -> bool:
+        """Remove it, or raise if somebody works on it; tells whether there was one."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """What is to be purged.
@@ -59,7 +72,9 @@ class Subject:
         identities: what may name it in records: every path where it lies, or lay.
         git_dir: where it lies on this machine; None if it is not here, or is a mirror.
         mirror: where it is mirrored; None if it can be no mirror.
-        object_id: an object in full, in hex; None for everything of the repository.
+        object_id: an object of git in full, in hex; None for everything of the repository.
+        hg_dir: where a Mercurial repository of this name lies on this machine; None if none does.
+        index: of that Mercurial repository, or of one that lay there; None if there can be none.
 
     Raises:
         ValueError: ``object_id`` is no full object id.
@@ -70,6 +85,8 @@ class Subject:
     git_dir: Path | None = None
     mirror: Mirror | None = None
     object_id: str | None = None
+    hg_dir: Path | None = None
+    index: Index | None = None
 
     def __post_init__(self) -> None:
         if self.object_id is not None:
@@ -125,6 +142,7 @@ class PurgeReport:
         removed: entities.
         kept: entities.
         mirror: the mirror was removed.
+        index: the index of a Mercurial repository was removed.
         remains: the repository itself still has what was purged, and will be asked for it.
     """
 
@@ -137,6 +155,7 @@ class PurgeReport:
     removed: tuple[Removed, ...] = ()
     kept: tuple[Kept, ...] = ()
     mirror: bool = False
+    index: bool = False
     remains: bool = False
 
 
@@ -171,6 +190,7 @@ async def purge(
         CacheUnavailable: the disk refused.
         GitFailed: git refuses the repository.
         MirrorBusy: somebody works on the mirror.
+        IndexBusy: somebody works on the index.
 
         After each of them a second run does what is left.
     """
@@ -217,6 +237,7 @@ class _Purge:
             return PurgeReport(subject.repository, subject.object_id, known=False)
         await self._raise_epoch()
         mirror = await self._remove_mirror()
+        index = await self._remove_index()
         found = await asyncio.to_thread(survey, self.cache, subject.identities, self.epoch)
         local = frozenset(await asyncio.to_thread(lambda: tuple(self.cache.entities.digests())))
         self.candidates |= found.entities.keys()
@@ -249,12 +270,16 @@ class _Purge:
             removed=removed,
             kept=kept,
             mirror=mirror,
-            remains=subject.git_dir is not None and await self._is_in(subject.git_dir),
+            index=index,
+            remains=(subject.hg_dir is not None and subject.object_id is None)
+            or (subject.git_dir is not None and await self._is_in(subject.git_dir)),
         )
 
     async def _is_known(self) -> bool:
         subject = self.subject
-        if subject.git_dir is not None or (subject.mirror is not None and subject.mirror.exists):
+        if subject.git_dir is not None or subject.hg_dir is not None:
+            return True
+        if any(each is not None and each.exists for each in (subject.mirror, subject.index)):
             return True
         if await load(self.store, subject.repository) is not None:
             return True
@@ -331,6 +356,19 @@ class _Purge:
             if existed:  # nothing that was made from it since the epoch began is used either
                 await self._raise_epoch()
         return existed
+
+    async def _remove_index(self) -> bool:
+        """Remove the index of a Mercurial repository, if all of it is to go.
+
+        What is answered from it is what hg serves now, so what was recorded since the epoch began
+        is as good as what would be recorded now.
+        """
+        index = self.subject.index
+        if index is None or self.subject.object_id is not None:
+            return False
+        if self.dry_run:
+            return index.exists
+        return await asyncio.to_thread(index.remove)
 
     async def _others(self) -> _Others:
         """What the store says of the content of other repositories."""

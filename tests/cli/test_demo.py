@@ -86,12 +86,15 @@ def test_kept_directory_works_on(offramp: Offramp, temporary: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_demo_leaves_nothing(temporary: Path, number: int) -> None:
     """Ctrl-C and SIGTERM end its servers too, and remove its directory."""
+    # A shell has its background jobs ignore Ctrl-C: tests that run in one must not pass that on.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-c", "from cli.main import main; main()", "demo"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     assert process.stderr is not None
     for line in process.stderr:
         if "inline" in line:  # the CDN runs, the server is being started

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -37,7 +38,13 @@ def test_made_and_shown(offramp: Offramp, root: Path) -> None:
     assert shown[1].split()[:2] == ["group/a.git", "-"]
     assert shown[2].split()[:2] == ["group/a.git", "blob:none"]
     assert all("self" in line for line in shown[1:])
-    assert offramp("bundles", "group/a.git").stdout.splitlines() == shown
+    again = offramp("bundles", "group/a.git").stdout.splitlines()
+    assert list(map(ageless, again)) == list(map(ageless, shown))
+
+
+def ageless(line: str) -> list[str]:
+    """The words of a line without the age, which grows from one call to the next."""
+    return [word for word in line.split() if not re.fullmatch(r"\d+s", word)]
 
 
 def test_nothing_to_do(offramp: Offramp, root: Path) -> None:
@@ -109,7 +116,7 @@ def test_empty_root(offramp: Offramp, here: Path) -> None:
     (here / "root").mkdir()
     result = offramp("index", "root")
     assert result.returncode == 0
-    assert "no git repository below" in result.stderr
+    assert "no repository below" in result.stderr
 
 
 def test_nothing_published(offramp: Offramp) -> None:

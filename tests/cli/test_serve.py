@@ -57,7 +57,7 @@ def test_an_empty_root(here: Path) -> None:
     """Where there is nothing yet, that is said."""
     (here / "root").mkdir()
     assert greeting(here / "root")[1:] == [
-        "  no git repository there yet; one that is added is served at once"
+        "  no repository there yet; one that is added is served at once"
     ]
 
 

@@ -1,7 +1,7 @@
 # Law of this file: what the documentation says can be done is done here, and what it names exists.
 #
-# In README.md and docs/, fenced blocks of `toml` are loaded, those of `sh run` are run, in order,
-# in one directory, while that of `sh serve` goes on beside them.
+# In README.md and docs/, fenced blocks of `toml` are loaded. In README.md and mercurial.md, those
+# of `sh run` are run, in order, in one directory, while that of `sh serve` goes on beside them.
 
 from __future__ import annotations
 
@@ -25,14 +25,17 @@ from cli.setting_list import sections
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.settings import load
+from tests.hg import versions
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
+MERCURIAL: Final = ROOT / "docs/mercurial.md"
 PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
 OPERATIONS: Final = (ROOT / "docs/operations.md").read_text()
 
-# What the README's own repository and address are replaced with.
+# What the pages' own repositories and address are replaced with.
 EXAMPLE_URL: Final = "https://git.example.org/project.git"
+EXAMPLE_HG_URL: Final = "https://hg.example.org/project"
 EXAMPLE_ADDRESS: Final = "127.0.0.1:8417"
 
 _FENCED: Final = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -242,16 +245,68 @@ def project(tmp_path: Path) -> Path:
 
 def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
     """The lines of the README, one after another, lead to a redirected clone."""
+    done = do(README, {EXAMPLE_URL: str(project)}, tmp_path)
+    assert "fetch redirect" in done.log
+    assert "GET /-/blobs/" in done.output  # git's own word
+    assert re.search(r'offramp_bytes_total\{.*path="redirected"', done.output)
+    assert (done.here / "again/noise").read_bytes() == (project / "noise").read_bytes()
+
+
+def test_mercurial_does_as_it_says(tmp_path: Path) -> None:
+    """The lines of mercurial.md, with a stock hg of protocol v2, lead to a redirected clone."""
+    hg = versions.hg()
+    (tmp_path / "hg-project").mkdir()
+    versions.output(hg, tmp_path, "init", "hg-project")
+    noise = os.urandom(100_000)
+    (tmp_path / "hg-project/noise").write_bytes(noise)
+    versions.output(hg, tmp_path / "hg-project", "commit", "--addremove", "--message", "first")
+    path = f"{versions.directory(versions.V2)}:{os.environ['PATH']}"
+    replaced = {EXAMPLE_HG_URL: str(tmp_path / "hg-project")}
+    done = do(MERCURIAL, replaced, tmp_path, PATH=path, HGRCPATH="")
+    assert "hg index  made" in done.output
+    assert "(remote redirect target self is compatible)" in done.output
+    assert "(following redirect to http://" in done.output
+    assert re.search(r'offramp_bytes_total\{dialect="hg-v2",path="redirected"', done.output)
+    assert (done.here / "project/noise").read_bytes() == noise
+    assert versions.output(hg, done.here / "project", "log", "-T", "{node}").decode() in done.output
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of the commands of a page.
+
+    Attributes:
+        here: where they were run.
+        output: of those that ended.
+        log: of the server that went on beside them.
+    """
+
+    here: Path
+    output: str
+    log: str
+
+
+def do(page: Path, replaced: dict[str, str], tmp_path: Path, **environ: str) -> Done:
+    """Run the commands of a page in a new directory.
+
+    Args:
+        page: it has one block `sh serve`.
+        replaced: words of the page, by what is put in their place; the address is, too.
+        tmp_path: a directory of the test.
+        environ: variables that commands see.
+    """
     here = tmp_path / "here"
     here.mkdir()
     address = f"127.0.0.1:{free_port()}"
-    environ = {**installed(tmp_path / "bin"), "OFFRAMP_LISTEN": address}
+    environ = {**installed(tmp_path / "bin", environ), "OFFRAMP_LISTEN": address}
     output = ""
     server: subprocess.Popen[str] | None = None
     log = tmp_path / "log"
     try:
-        for block in [block for block in blocks("sh run", "sh serve") if block.page == README]:
-            text = block.text.replace(EXAMPLE_URL, str(project)).replace(EXAMPLE_ADDRESS, address)
+        for block in [block for block in blocks("sh run", "sh serve") if block.page == page]:
+            text = block.text
+            for word, real in {**replaced, EXAMPLE_ADDRESS: address}.items():
+                text = text.replace(word, real)
             if block.kind == "sh serve":
                 server = serving(text, here, environ, log)
             else:
@@ -263,20 +318,18 @@ def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
         if server is not None:
             server.terminate()
             server.communicate()
-    assert "fetch redirect" in log.read_text()
-    assert "GET /-/blobs/" in output  # git's own word
-    assert re.search(r'offramp_bytes_total\{.*path="redirected"', output)
-    assert (here / "again/noise").read_bytes() == (project / "noise").read_bytes()
+    return Done(here, output, log.read_text())
 
 
-def installed(programs: Path) -> dict[str, str]:
+def installed(programs: Path, environ: dict[str, str]) -> dict[str, str]:
     """An environment in which ``offramp`` is a program, made in ``programs``."""
+    environ = {**os.environ, **environ}
     programs.mkdir()
     entry = programs / "offramp"
     entry.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
     entry.chmod(0o755)
-    path = f"{programs}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    path = f"{programs}:{environ['PATH']}"
+    return {**environ, "PATH": path, "PYTHONPATH": str(ROOT)}
 
 
 def serving(text: str, here: Path, environ: dict[str, str], log: Path) -> subprocess.Popen[str]:

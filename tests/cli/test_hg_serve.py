@@ -1,0 +1,63 @@
+# Law of this file: whoever serves Mercurial repositories is told a line that clones each.
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from cli.serve import _greet
+from server.settings import load
+
+CLONE = "  hg clone --config experimental.httppeer.advertise-v2=true http://127.0.0.1:8417/"
+
+
+def greeting(root: Path) -> list[str]:
+    """The lines with which the server greets, after that which names ROOT."""
+    loaded = load(None, root=root)
+
+    @click.command()
+    def command() -> None:
+        _greet(loaded, "127.0.0.1:8417")
+
+    return CliRunner().invoke(command, catch_exceptions=False).output.splitlines()[1:]
+
+
+def made(root: Path, *names: str) -> Path:
+    """ROOT with what looks like Mercurial repositories."""
+    for name in names:
+        (root / name / ".hg" / "store").mkdir(parents=True)
+    return root
+
+
+def test_a_greeting(here: Path) -> None:
+    """Each Mercurial repository has its line; the setting that makes clients speak v2 is in it."""
+    root = made(here / "root", "b", "group/a")
+    assert greeting(root) == [f"{CLONE}b", f"{CLONE}group/a"]
+
+
+def test_both_kinds(here: Path) -> None:
+    """Repositories of git come first, and both count to what is shown."""
+    root = made(here / "root", *(f"h{number:02}" for number in range(20)))
+    for folder in ("objects", "refs"):
+        (root / "g.git" / folder).mkdir(parents=True)
+    (root / "g.git" / "HEAD").write_text("ref: refs/heads/main\n")
+    lines = greeting(root)
+    assert lines[0].endswith(" clone http://127.0.0.1:8417/g.git")
+    assert lines[1] == f"{CLONE}h00"
+    assert lines[-1] == "  ... and 1 more repositories"
+    assert len(lines) == 21
+
+
+def test_a_strange_name_is_quoted(here: Path) -> None:
+    """The line is one that a shell takes apart into a URL."""
+    assert greeting(made(here / "root", "a b;c")) == [f"{CLONE}a%20b%3Bc"]
+
+
+def test_an_empty_root(here: Path) -> None:
+    """Only where there is neither a git nor a Mercurial repository is that said."""
+    (here / "root").mkdir()
+    assert greeting(here / "root") == [
+        "  no repository there yet; one that is added is served at once"
+    ]
