@@ -71,8 +71,17 @@ def git_kind(git: Git, executor: Executor, *, allow_filter: bool) -> Kind[GitRep
     return Kind(locate, discover, make)
 
 
-def hg_kind(hg: Hg, executor: Executor, indexes: Path) -> Kind[HgRepository]:
-    """Mercurial repositories, read by ``hg`` in threads of ``executor`` into ``indexes``."""
+def hg_kind(
+    hg: Hg,
+    executor: Executor,
+    indexes: Path,
+    building: Executor | None = None,
+    asking: Executor | None = None,
+) -> Kind[HgRepository]:
+    """Mercurial repositories, read by ``hg`` into ``indexes``.
+
+    For the executors see :class:`HgRepository`.
+    """
 
     def locate(root: Path, name: str, apart: Path | None) -> tuple[str, Path] | None:
         found = hg_discovery.locate(root, name, apart)
@@ -82,7 +91,7 @@ def hg_kind(hg: Hg, executor: Executor, indexes: Path) -> Kind[HgRepository]:
         return ((found.name, found.path) for found in hg_discovery.discover(root, apart))
 
     def make(name: str, place: Path) -> HgRepository:
-        return HgRepository(name, place, hg, executor, indexes)
+        return HgRepository(name, place, hg, executor, indexes, building, asking)
 
     return Kind(locate, discover, make)
 

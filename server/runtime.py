@@ -38,6 +38,9 @@ from stores.base import Store
 # How often last uses are written down and the cache is brought back to its size.
 MAINTAIN_SECONDS = 15.0
 
+# Names that hg looks up side by side, each a process. Nobody but a person sends any.
+_ASKING = 2
+
 
 @dataclass(slots=True)
 class Runtime:
@@ -61,6 +64,7 @@ class Runtime:
     questions_asked: Questions
     runs: ThreadPoolExecutor
     questions: ThreadPoolExecutor
+    others: tuple[ThreadPoolExecutor, ...]
     streams: asyncio.Semaphore
     access_rules: AccessRules
     upstreams: Upstreams | None
@@ -95,6 +99,10 @@ class Runtime:
         # queue behind them.
         runs = ThreadPoolExecutor(programs, "run")
         questions = ThreadPoolExecutor(programs, "question")
+        # An index of a large repository takes minutes to make; a name that hg looks up, a process.
+        # Neither keeps anybody waiting who asks something else.
+        building = ThreadPoolExecutor(programs, "hg-index")
+        asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         publisher = Publisher(
@@ -123,7 +131,7 @@ class Runtime:
         hg = Hg(settings.limits.program_time, executable=settings.hg.program)
         hg_repositories = Repositories(
             settings.local_root,
-            hg_kind(hg, questions, settings.data.absolute() / HG_INDEXES),
+            hg_kind(hg, questions, settings.data.absolute() / HG_INDEXES, building, asking),
             settings.data,
         )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
@@ -158,6 +166,7 @@ class Runtime:
             questions_asked=Questions(),
             runs=runs,
             questions=questions,
+            others=(building, asking),
             streams=asyncio.Semaphore(programs),
             access_rules=AccessRules(settings.access, private=settings.private),
             upstreams=upstreams,
@@ -180,7 +189,8 @@ class Runtime:
         await self.http.close()
         await self.cache.close()
         await self.store.close()
-        self.questions.shutdown(wait=False, cancel_futures=True)
+        for executor in (self.questions, *self.others):
+            executor.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)
 
 

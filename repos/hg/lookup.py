@@ -46,7 +46,7 @@ class Lookups:
         if namespace in _OURS or namespace not in snapshot.namespaces:
             return listkeys(snapshot, namespace)
         hg, place = self.repository.hg, self.repository.path.parent
-        told = await self.repository.in_thread(lambda: ask_keys(hg, place, namespace))
+        told = await self.repository.ask(lambda: ask_keys(hg, place, namespace))
         return {key: value for key, value in told.items()}  # noqa: C416 - its type
 
     async def lookup(self, snapshot: HgSnapshot, key: bytes) -> bytes:
@@ -69,7 +69,7 @@ class Lookups:
         place = (snapshot.digest, key)
         found = self._known.get(place)
         if found is None:
-            found = await self.repository.in_thread(lambda: self._ask(snapshot, key))
+            found = await self.repository.ask(lambda: self._ask(snapshot, key))
             self._known[place] = found
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -51,9 +52,10 @@ def write_rawstorefiledata(
         wait_seconds: how long a writer is waited for.
 
     Raises:
-        CommandError: the store may not be streamed, or has no such files; nothing was written.
-        Moved: the repository changed since the snapshot, or changes all the time; nothing was
-            written. Or a file was cut while it was read: what was written is worth nothing.
+        CommandError: the store may not be streamed, has no such files, or is being written to all
+            the time; nothing was written.
+        Moved: the repository changed since the snapshot; nothing was written. Or a file was cut
+            while it was read: what was written is worth nothing.
     """
     if not snapshot.stream_allowed:
         raise CommandError(b"stream clone is disabled")
@@ -97,19 +99,21 @@ def _at_rest(
     while True:
         with ExitStack() as stack:
             before = _marks(store)
-            if not _is_locked(store):
+            if not _is_written(store):
                 opened = [
                     _Open(name, file, os.fstat(file.fileno()).st_size)
                     for name in dict.fromkeys([*names, changelog])
                     if (file := _opened(store / name)) is not None
                     and stack.enter_context(file) is file
                 ]
-                if not _is_locked(store) and _marks(store) == before:
+                if not _is_written(store) and _marks(store) == before:
                     _check_count(opened, changelog, changesets)
                     yield [each for each in opened if each.name in names and each.size]
                     return
         if time.monotonic() >= deadline:
-            raise Moved("the repository is being written to all the time")
+            raise CommandError(
+                b"the repository is being written to; try again, or clone without --stream"
+            )
         time.sleep(_RETRY_SECONDS)
 
 
@@ -118,9 +122,33 @@ def _marks(store: Path) -> list[tuple[int, int, int]]:
     return [stamp(str(store / name)) for name in names]
 
 
-def _is_locked(store: Path) -> bool:
-    # A lock is a symbolic link that leads nowhere, or a file where there are none.
-    return os.path.lexists(store / "lock")
+def _is_written(store: Path) -> bool:
+    """Whether somebody writes to a store, or broke off in the middle of it.
+
+    A lock is a symbolic link to ``<host>:<pid>``, or a file that says so. One whose process is gone
+    is a lock no more, as hg sees it; what that process had begun, `hg recover` must undo.
+    """
+    lock = store / "lock"
+    try:
+        holder = str(lock.readlink()) if lock.is_symlink() else lock.read_text("ascii")
+    except (OSError, ValueError):
+        return os.path.lexists(lock)
+    return _lives(holder) or os.path.lexists(store / "journal")
+
+
+def _lives(holder: str) -> bool:
+    """Whether who holds a lock may still run; of another machine's processes nobody can tell."""
+    host, _, pid = holder.strip().rpartition(":")
+    namespace = f"{Path('/proc/self/ns/pid').stat().st_ino:x}"
+    if host != f"{socket.gethostname()}/{namespace}" or not pid.isdecimal():
+        return True
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
 
 
 def _opened(path: Path) -> IO[bytes] | None:

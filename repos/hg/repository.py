@@ -177,8 +177,11 @@ class HgRepository:
         name: the path at which it is served.
         path: its ``.hg`` directory.
         hg: how programs are run.
-        executor: threads in which they are waited for.
+        executor: threads for what is answered from the index.
         data: the directory that has the indexes of all repositories.
+        building: threads in which indexes are made, for minutes if they are large, and in which
+            other processes that make them are waited for; by default the others.
+        asking: threads in which hg is waited for that looks up a name; by default the others.
     """
 
     name: str
@@ -186,6 +189,8 @@ class HgRepository:
     hg: Hg
     executor: Executor
     data: Path
+    building: Executor | None = None
+    asking: Executor | None = None
     _keeper: Keeper = field(init=False)
     _seen: tuple[Stamp, ...] = ()
     _snapshot: HgSnapshot | None = None
@@ -211,8 +216,17 @@ class HgRepository:
         return self._keeper.directory
 
     async def in_thread(self, question: Callable[[], T]) -> T:
-        """Put a blocking question in one of this repository's threads."""
+        """Put a blocking question to the index."""
         return await asyncio.get_running_loop().run_in_executor(self.executor, question)
+
+    async def ask(self, question: Callable[[], T]) -> T:
+        """Put a blocking question to hg."""
+        executor = self.asking or self.executor
+        return await asyncio.get_running_loop().run_in_executor(executor, question)
+
+    async def _build(self, work: Callable[[], T]) -> T:
+        executor = self.building or self.executor
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     async def snapshot(self) -> HgSnapshot:
         """What the repository serves now; hg is asked only if it changed.
@@ -264,8 +278,8 @@ class HgRepository:
     async def _refresh(self, stamps: tuple[Stamp, ...]) -> HgSnapshot:
         try:
             broken, self._broken = self._broken, None
-            kept = await self.in_thread(partial(self._keeper.refresh, broken))
-            snapshot = await self.in_thread(partial(snapshot_of, kept, self.path))
+            kept = await self._build(partial(self._keeper.refresh, broken))
+            snapshot = await self._build(partial(snapshot_of, kept, self.path))
         except (HgFailed, Unservable, IndexBroken) as failure:
             self._failure = (self._begun, failure)
             if isinstance(failure, Unservable):

@@ -18,7 +18,6 @@ from redirects.acceptance import ACCEPTS_NOTHING
 from repos.hg.database import IndexBroken
 from repos.hg.errors import CommandError, Unservable
 from repos.hg.errors import Moved as Elsewhere
-from repos.hg.lookup import Lookups
 from repos.hg.repository import HgRepository, HgSnapshot
 from server.answer import Answer, Inlined
 from server.exchange import EXCHANGE, client_of
@@ -26,9 +25,9 @@ from server.hg.command import DIALECT, Answerer, HgCommand, Write, acceptance_of
 from server.hg.compressed import compressed
 from server.hg.content import Piped
 from server.hg.describe import descriptor, offered
-from server.hg.questions import Bulk, Small, is_bulk, question
+from server.hg.questions import Bulk, Questions, Small, is_bulk
 from server.hg.reply import Asked, Content, Reply, Response, Whole
-from server.hg.requests import Requests, Understood
+from server.hg.requests import Meaning, Requests, Understood
 from server.hg.routes import CommandUrl
 from server.outcome import Outcome
 from server.runtime import Runtime
@@ -56,6 +55,10 @@ MULTIREQUEST: Final = "multirequest"
 
 _STOCK_AGENT: Final = "mercurial/proto-1.0"
 
+# Names that one exchange may have looked up.
+_NAMES: Final = 64
+_TOO_MANY: Final = Failed(b"more than %s names in one request; ask for nodes", (b"%d" % _NAMES,))
+
 # Seconds after which somebody who waits for a repository's state is told so.
 _PATIENCE: Final = 1.0
 _READING: Final = Text(b"the server is reading what is new in the repository\n")
@@ -78,14 +81,14 @@ class Answering:
     Attributes:
         runtime: the server's.
         requests: what requests meant before.
-        lookups: of the repository that is asked.
+        questions: to the repository that is asked.
         request: the HTTP request.
         url: what its URL says.
     """
 
     runtime: Runtime
     requests: Requests
-    lookups: Lookups
+    questions: Questions
     request: web.Request
     url: CommandUrl
     _reactor: ServerReactor = field(init=False)
@@ -96,7 +99,7 @@ class Answering:
     @property
     def repository(self) -> HgRepository:
         """Which is asked."""
-        return self.lookups.repository
+        return self.questions.lookups.repository
 
     def __post_init__(self) -> None:
         largest = self.runtime.settings.limits.request_body
@@ -132,7 +135,8 @@ class Answering:
         exchange = self.request[EXCHANGE]
         asked: dict[int, Asked] = {}
         if self._violation is None:
-            understood = [await self._understood(each) for each in self._received]
+            meanings = await self.requests.understand([each.payload for each in self._received])
+            understood = _few_names([self._understood(meaning) for meaning in meanings])
             if any(
                 isinstance(each, Understood) and each.spec.permission == "push"
                 for each in understood
@@ -158,14 +162,13 @@ class Answering:
 
     # --- what was asked ------------------------------------------------------------------
 
-    async def _understood(self, received: CommandReceived) -> Understood | Failed:
-        """What a request asks, or what is wrong with it."""
-        try:
-            understood = await self.requests.understand(received.payload)
-        except ProtocolViolation as violation:
-            return Failed(b"%s", (str(violation).encode(),))
-        except BadArguments as bad:
-            return Failed(bad.message, bad.words)
+    def _understood(self, understood: Meaning) -> Understood | Failed:
+        """What a request asks at this URL, or what is wrong with it."""
+        match understood:
+            case ProtocolViolation():
+                return Failed(b"%s", (str(understood).encode(),))
+            case BadArguments(message=message, words=words):
+                return Failed(message, words)
         if self.url.command == MULTIREQUEST:
             return understood
         if len(self._received) > 1:
@@ -239,7 +242,7 @@ class Answering:
         settings = self.runtime.settings.redirect
         if asked.spec.name not in offered(self.runtime, snapshot):
             raise CommandError(b"command %s is not offered here", (asked.spec.name,))
-        put = await question(self.lookups, snapshot, asked, self._descriptor)
+        put = await self.questions.question(snapshot, asked, self._descriptor)
         acceptance = acceptance_of(asked.offer) if settings.enabled else ACCEPTS_NOTHING
         match put:
             case Small(objects):
@@ -265,13 +268,13 @@ class Answering:
                 self.runtime.metrics.execution, self.repository.name, DIALECT, name
             ),
         )
+        piped = Piped(answer, self.runtime.runs)
         try:
             found, outcome = await self.runtime.pipeline.respond(command)
         except CacheUnavailable as error:
             _log.error("answering without the cache: %s", error)
-            piped = Piped(answer, self.runtime.runs)
             return Content(STATUS_OK, piped), Outcome.PASSTHROUGH
-        return self._response(found, asked.offer), outcome
+        return self._response(found, asked.offer, piped), outcome
 
     def _watched(self, snapshot: HgSnapshot, answer: Answerer) -> Answerer:
         """See to it that an index that breaks in mid-answer is not asked again.
@@ -296,9 +299,9 @@ class Answering:
         task.add_done_callback(_renewing.discard)
         task.add_done_callback(_retrieved)
 
-    def _response(self, answer: Answer, offer: Offer | None) -> Response:
+    def _response(self, answer: Answer, offer: Offer | None, instead: Piped) -> Response:
         if answer.inline is not None:
-            return Content(answer.head, answer.inline)
+            return Content(answer.head, answer.inline, instead)
         if not answer.redirected:
             return Whole(answer.head)
         moved = answer.redirected[0]
@@ -335,6 +338,23 @@ class Answering:
         return await compressed(
             self.runtime.pipeline, repository.name, repository.identity, entity, encoding
         )
+
+
+def _few_names(understood: list[Understood | Failed]) -> list[Understood | Failed]:
+    """The same, but for names beyond those that anybody looks up at a time: each may be a process.
+
+    Nodes in full are no names.
+    """
+    found: list[Understood | Failed] = []
+    names = 0
+    for each in understood:
+        if isinstance(each, Understood) and each.spec.name == b"lookup":
+            key = each.arguments()[b"key"]
+            names += not (isinstance(key, bytes) and len(key) == 40)
+            if names > _NAMES:
+                each = _TOO_MANY  # noqa: PLW2901 - it stands in its place
+        found.append(each)
+    return found
 
 
 # Held until they are done; nobody waits for them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from typing import Final
 
 from cache.entities import Entities, OpenEntity
@@ -18,6 +19,9 @@ from stores.entity import OCTET_STREAM
 from wire.hg.encodings import Encoding, encoder
 
 _DIALECT: Final = "hg-encoded"
+
+# What compresses; nobody holds one for longer than that takes, for it waits for no client.
+_CORES: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 async def compressed(
@@ -45,7 +49,8 @@ def _run(entities: Entities, digest: str, size: int, encoding: Encoding, sink: S
     opened = entities.open(digest, size)
     if opened is None:
         raise RunFailed(f"entity {digest} went away while it was to be compressed")
-    with opened:
+    # More at a time than there are cores would only take each other's caches away.
+    with opened, _CORES:
         sink.head(b"")
         coder = encoder(encoding)
         encoded = bytearray()

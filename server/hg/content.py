@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
 from cache.entities import OpenEntity
+from cache.errors import CacheUnavailable, RunFailed
 from cache.flights import Reader
 from server.answer import Growing
 from server.sending import read_at
+
+_log = logging.getLogger("offramp.hg")
 
 # Bytes that are read, encoded and framed at a time.
 PIECE: Final = 256 << 10
@@ -139,6 +143,63 @@ class Piped:
                 while not queue.empty():
                     queue.get_nowait()
                 await asyncio.wait({run}, timeout=0.01)  # a write that waited goes on, and fails
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """Content that is read while the cache writes it, and made without the cache if that fails.
+
+    Attributes:
+        source: what the cache writes.
+        instead: makes the same bytes again.
+    """
+
+    source: Source
+    instead: Piped
+
+    async def up_to(self, limit: int) -> bytes | None:
+        """As :meth:`Source.up_to`; None also where the cache does not tell.
+
+        Raises:
+            Exception: what the run raised that writes it.
+        """
+        try:
+            return await self.source.up_to(limit)
+        except (CacheUnavailable, RunFailed):
+            return None  # whoever goes on to the pieces finds out
+
+    def pieces(self) -> AsyncGenerator[bytes, None]:
+        """Its bytes.
+
+        Raises:
+            Exception: what the run raised.
+        """
+        return resumed(self.source.pieces(), self.instead.pieces)
+
+
+async def resumed(
+    pieces: AsyncGenerator[bytes, None], anew: Callable[[], AsyncGenerator[bytes, None]]
+) -> AsyncGenerator[bytes, None]:
+    """The bytes of ``pieces``; where the cache breaks them off, the rest of the same from ``anew``.
+
+    Raises:
+        Exception: what either raises, but for failures of the cache in the first.
+    """
+    taken = 0
+    try:
+        async with aclosing(pieces):
+            async for piece in pieces:
+                taken += len(piece)
+                yield piece
+    except (CacheUnavailable, RunFailed) as error:
+        _log.error("an answer goes on without the cache: %s", error)
+    else:
+        return
+    async with aclosing(anew()) as again:
+        async for piece in again:
+            if taken < len(piece):
+                yield piece[taken:]
+            taken = max(0, taken - len(piece))
 
 
 def _retrieved(run: asyncio.Future[None]) -> None:

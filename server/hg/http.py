@@ -23,6 +23,7 @@ from server.git import answers
 from server.hg.answering import MULTIREQUEST, Answering
 from server.hg.command import DIALECT
 from server.hg.describe import descriptor
+from server.hg.questions import Questions
 from server.hg.requests import Requests
 from server.hg.routes import V1, Apis, CommandUrl, Nothing, Route
 from server.outcome import Outcome
@@ -40,7 +41,7 @@ from wire.hg.messages import CBOR_MEDIA_TYPE, FRAMING_MEDIA_TYPE
 
 _log = logging.getLogger("offramp.hg")
 
-# Repositories whose looked-up names are remembered.
+# Repositories of which is remembered what was asked.
 _KEPT: Final = 1000
 
 _V1_ERROR: Final = "application/hg-error"
@@ -57,7 +58,7 @@ class HgHttp:
 
     runtime: Runtime
     requests: Requests = field(default_factory=Requests)
-    lookups: OrderedDict[str, Lookups] = field(default_factory=OrderedDict)
+    questions: OrderedDict[str, Questions] = field(default_factory=OrderedDict)
 
     async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
         """Answer one request for a URL of a Mercurial client."""
@@ -106,14 +107,14 @@ class HgHttp:
             apis[API_NAME] = encode_descriptor(descriptor(self.runtime, snapshot, client, audience))
         return _typed(200, CBOR_MEDIA_TYPE, encode_handshake(apis, b""))
 
-    def _lookups(self, repository: HgRepository) -> Lookups:
-        """What was looked up in a repository lives as long as what is known of it otherwise."""
-        lookups = self.lookups.get(repository.name)
-        if lookups is None or lookups.repository is not repository:
-            lookups = self.lookups[repository.name] = Lookups(repository)
-            while len(self.lookups) > _KEPT:
-                self.lookups.popitem(last=False)
-        return lookups
+    def _questions(self, repository: HgRepository) -> Questions:
+        """What was asked of a repository lives as long as what is known of it otherwise."""
+        questions = self.questions.get(repository.name)
+        if questions is None or questions.lookups.repository is not repository:
+            questions = self.questions[repository.name] = Questions(Lookups(repository))
+            while len(self.questions) > _KEPT:
+                self.questions.popitem(last=False)
+        return questions
 
     def _unreadable(
         self, request: web.Request, repository: HgRepository, error: Exception
@@ -136,7 +137,9 @@ class HgHttp:
             return refusal
         exchange = request[EXCHANGE]
         exchange.command = url.command
-        answering = Answering(self.runtime, self.requests, self._lookups(repository), request, url)
+        answering = Answering(
+            self.runtime, self.requests, self._questions(repository), request, url
+        )
         try:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):
                 await answering.receive()

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from repos.hg import commands
@@ -24,6 +25,10 @@ from wire.hg.messages import sorted_names
 
 # Nodes that are looked up in the event loop; more of them would stop it for too long.
 _QUICK: Final = 1000
+
+# Answers that only the state of the repository decides, and how many are remembered of each one's.
+_LASTING: Final = frozenset((b"branchmap", b"heads", b"listkeys"))
+_REMEMBERED: Final = 16
 
 Describe = Callable[[HgSnapshot], Value]
 """The answer to ``capabilities``."""
@@ -53,25 +58,51 @@ class Bulk:
     answer: Answerer
 
 
-async def question(
-    lookups: Lookups, snapshot: HgSnapshot, asked: Understood, describe: Describe
-) -> Small | Bulk:
-    """What a request puts to a repository as it is now.
+@dataclass(slots=True)
+class Questions:
+    """What clients ask of one repository.
 
-    Args:
-        lookups: finds changesets of the repository by what people call them.
-        snapshot: what it serves.
-        asked: the request.
-        describe: see :data:`Describe`.
-
-    Raises:
-        CommandError: it cannot be answered.
+    Attributes:
+        lookups: finds its changesets by what people call them.
     """
-    bulk = _BULK.get(asked.spec.name)
-    if bulk is None:
-        return Small(cbor.encode(await _small(lookups, snapshot, asked, describe)))
-    key = (asked.digest, *_depends(snapshot, asked))
-    return Bulk(key, functools.partial(bulk, snapshot, asked))
+
+    lookups: Lookups
+    _told: OrderedDict[tuple[str, bytes], bytes] = field(default_factory=OrderedDict)
+
+    async def question(
+        self, snapshot: HgSnapshot, asked: Understood, describe: Describe
+    ) -> Small | Bulk:
+        """What a request puts to the repository as it is now.
+
+        Args:
+            snapshot: what it serves.
+            asked: the request.
+            describe: see :data:`Describe`.
+
+        Raises:
+            CommandError: it cannot be answered.
+        """
+        bulk = _BULK.get(asked.spec.name)
+        if bulk is None:
+            return Small(await self._small(snapshot, asked, describe))
+        if len(asked.roots) <= _QUICK:
+            depends = _depends(snapshot, asked)
+        else:
+            depends = await self.lookups.repository.in_thread(lambda: _depends(snapshot, asked))
+        return Bulk((asked.digest, *depends), functools.partial(bulk, snapshot, asked))
+
+    async def _small(self, snapshot: HgSnapshot, asked: Understood, describe: Describe) -> bytes:
+        """A small answer, encoded; the same for all who ask until the repository changes."""
+        if asked.spec.name not in _LASTING:
+            return cbor.encode(await _value(self.lookups, snapshot, asked, describe))
+        place = (snapshot.digest, asked.digest)
+        told = self._told.get(place)
+        if told is None:
+            told = cbor.encode(await _value(self.lookups, snapshot, asked, describe))
+            self._told[place] = told
+            while len(self._told) > _REMEMBERED:
+                self._told.popitem(last=False)
+        return told
 
 
 def is_bulk(spec: CommandSpec) -> bool:
@@ -87,14 +118,13 @@ def _depends(snapshot: HgSnapshot, asked: Understood) -> tuple[bytes, ...]:
     """
     if asked.spec.name == b"rawstorefiledata":
         return (snapshot.digest.encode(),)
-    # A search among bits of nodes in memory; clients send the few roots that they have in common.
     known = snapshot.index.known(asked.roots)
     roots = b"".join(node for node, there in zip(asked.roots, known, strict=True) if there)
     moving = snapshot.moving.encode() if asked.spec.name == b"changesetdata" else b""
     return (snapshot.epoch.encode(), roots, moving)
 
 
-async def _small(
+async def _value(
     lookups: Lookups, snapshot: HgSnapshot, asked: Understood, describe: Describe
 ) -> cbor.Encodable:
     args = asked.arguments()

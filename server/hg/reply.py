@@ -8,7 +8,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from contextlib import aclosing, nullcontext, suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,7 +18,7 @@ from cache.entities import OpenEntity
 from server.answer import Growing, Inlined, Stored
 from server.exchange import EXCHANGE
 from server.git.answers import NO_CACHE
-from server.hg.content import Piped, Source, growing, stored
+from server.hg.content import Piped, Resumed, Source, growing, resumed, stored
 from server.sending import Sender, Stalled
 from wire.hg.encodings import Encoder, Encoding, encoder
 from wire.hg.frames import FrameType
@@ -38,8 +38,8 @@ _log = logging.getLogger("offramp.hg")
 # Answers up to this size share a stream: a context of their own would cost more than it saves.
 SMALL: Final = 64 << 10
 
-# Answers of commands with much to tell that are made or read side by side: each holds a file. The
-# others of the same exchange wait.
+# Answers that are made or read side by side, of commands with much to tell (each holds a file) and
+# of the others (each is in memory). The rest of the same exchange waits.
 _PRODUCED: Final = 32
 
 # How often a client that reads progress is told that we are still at it, and how soon one that
@@ -64,10 +64,16 @@ class Content:
     Attributes:
         head: its status.
         inlined: its objects.
+        instead: makes the same objects, if the cache cannot finish them.
     """
 
     head: bytes
     inlined: Inlined | Piped
+    instead: Piped | None = None
+
+
+class _Stopping(Exception):  # noqa: N818 - what happens
+    """The server stops, and this answer has not ended."""
 
 
 Response = Whole | Content
@@ -82,7 +88,7 @@ class Asked:
 
     Attributes:
         what: is asked, for people.
-        bulk: its answer may be large; it waits until few enough others are made.
+        bulk: its answer may be large; it waits for others of that kind only.
         produce: what answers it; it raises nothing but what ends the whole exchange.
         since: when it was asked, by the monotonic clock.
         sent: bytes of its content that were taken to be sent.
@@ -118,12 +124,17 @@ class Reply:
     _outbox: list[bytes] = field(default_factory=list)
     _writing: asyncio.Lock = field(default_factory=asyncio.Lock)
     _waiting: dict[int, Asked] = field(default_factory=dict)
-    _shared: tuple[OutputStream, Encoder] | None = None
+    _shared: OutputStream = field(init=False)
+    _encoder: Encoder | None = None
 
     def __post_init__(self) -> None:
         headers = {**NO_CACHE, "Content-Type": FRAMING_MEDIA_TYPE}
         response = web.StreamResponse(headers=headers)
         self._sender = Sender(self.request, response, self.stall_time)
+        # The stream of small answers does not end: nobody knows which is the last. It has its id
+        # from the start, since its frames may be written before others that were made earlier:
+        # an id that those give back must not be taken by it.
+        self._shared = self.reactor.begin_stream(self.reactor.encoding)
 
     async def send(self, asked: Mapping[int, Asked]) -> web.StreamResponse:
         """Answer requests, each as soon as its answer is there.
@@ -131,10 +142,13 @@ class Reply:
         Raises:
             ConnectionError, server.sending.Stalled: the client is gone, or takes nothing.
         """
-        streams, produced = asyncio.Semaphore(self.streams), asyncio.Semaphore(_PRODUCED)
+        streams = asyncio.Semaphore(self.streams)
+        bulk, small = asyncio.Semaphore(_PRODUCED), asyncio.Semaphore(_PRODUCED)
         self._waiting.update(asked)
         tasks = [
-            asyncio.ensure_future(self._answer(request_id, each, streams, produced))
+            asyncio.ensure_future(
+                self._answer(request_id, each, streams, bulk if each.bulk else small)
+            )
             for request_id, each in asked.items()
         ]
         pulse = asyncio.ensure_future(self._pulse())
@@ -161,7 +175,7 @@ class Reply:
 
     def refuse(self, request_id: int, payload: bytes) -> None:
         """Put an error frame before the answers."""
-        self._outbox.append(self.reactor.fail(self._small_stream()[0], request_id, payload))
+        self._outbox.append(self.reactor.fail(self._shared, request_id, payload))
 
     async def _answer(
         self,
@@ -170,7 +184,7 @@ class Reply:
         streams: asyncio.Semaphore,
         produced: asyncio.Semaphore,
     ) -> None:
-        async with produced if asked.bulk else nullcontext():
+        async with produced:
             match await asked.produce():
                 case Whole(payload):
                     await self._send_small(request_id, payload)
@@ -180,9 +194,10 @@ class Reply:
                 case Content(head, Piped() as piped):
                     async with streams:
                         await self._send_stream(request_id, asked, head, self._encoded(piped))
-                case Content(head, Growing() as inlined):
+                case Content(head, Growing() as inlined, instead):
                     async with growing(inlined) as source:
-                        await self._send_growing(request_id, asked, head, source, streams)
+                        growth = source if instead is None else Resumed(source, instead)
+                        await self._send_growing(request_id, asked, head, growth, streams)
         self._end_of(request_id)
 
     async def _break_off(self, error: BaseException) -> None:
@@ -192,24 +207,19 @@ class Reply:
         with suppress(Exception):
             async with asyncio.timeout(_LAST_WORDS):
                 payload = self._explained(error)
-                stream = self._small_stream()[0]
-                fails = (self.reactor.fail(stream, each, payload) for each in self._waiting)
+                fails = (self.reactor.fail(self._shared, each, payload) for each in self._waiting)
                 await self._push(b"".join(fails))
 
     # --- small answers -------------------------------------------------------------------------
 
-    def _small_stream(self) -> tuple[OutputStream, Encoder]:
-        """The stream that small answers share; it does not end, since nobody knows the last."""
-        if self._shared is None:
-            encoding = self.reactor.encoding
-            self._shared = (self.reactor.begin_stream(encoding), encoder(encoding))
-        return self._shared
-
     async def _send_small(self, request_id: int, payload: bytes) -> None:
         """Send a response as one piece, flushed, so that it can be read at once."""
-        stream, coder = self._small_stream()
-        data = coder.encode(payload) + coder.flush()
-        self._outbox.append(self.reactor.answer(stream, request_id, data, end=True, encoded=True))
+        if self._encoder is None:
+            self._encoder = encoder(self.reactor.encoding)
+        data = self._encoder.encode(payload) + self._encoder.flush()
+        self._outbox.append(
+            self.reactor.answer(self._shared, request_id, data, end=True, encoded=True)
+        )
         # Others that are ready go into the same write; alone, they would cost a packet each.
         await asyncio.sleep(0)
         if len(self._waiting) > 1:
@@ -264,7 +274,9 @@ class Reply:
                                 await self._send_stream(request_id, asked, head, replay.pieces())
                     case Growing() as inlined:
                         async with growing(inlined) as replay:
-                            await self._send_stream(request_id, asked, head, replay.pieces())
+                            # An encoder says the same of the same pieces, whoever keeps it.
+                            pieces = resumed(replay.pieces(), lambda: self._encoded(source))
+                            await self._send_stream(request_id, asked, head, pieces)
                     case None:
                         await self._send_stream(request_id, asked, head, self._encoded(source))
 
@@ -273,15 +285,13 @@ class Reply:
         request_id: int,
         asked: Asked,
         head: bytes,
-        source: Source,
+        source: Source | Resumed,
         streams: asyncio.Semaphore,
     ) -> None:
         try:
             small = await source.up_to(SMALL)
         except Exception as error:  # noqa: BLE001 - whatever the run raised
-            self._outbox.append(
-                self.reactor.fail(self._small_stream()[0], request_id, self._explained(error))
-            )
+            self._outbox.append(self.reactor.fail(self._shared, request_id, self._explained(error)))
             return
         if small is not None:
             await self._send_small(request_id, head + small)
@@ -289,7 +299,7 @@ class Reply:
         async with streams:
             await self._send_stream(request_id, asked, head, self._encoded(source))
 
-    async def _encoded(self, source: Source | Piped) -> AsyncGenerator[bytes, None]:
+    async def _encoded(self, source: Source | Resumed | Piped) -> AsyncGenerator[bytes, None]:
         """A source's pieces in the client's encoding, made in threads: several cores share them."""
         encoding = self.reactor.encoding
         coder = encoder(encoding)
@@ -367,6 +377,9 @@ class Reply:
             transport = self.request.transport
             if transport is None or transport.is_closing():
                 raise ConnectionResetError("the client went away")
+            if self.request.content.exception() is not None:
+                # aiohttp, when it stops, leaves the connection open for a last moment after this.
+                raise _Stopping("the server stops")
             if b"progress" in self.reactor.settings.extra_frames:
                 for request_id, asked in self._waiting.items():
                     asked.told = True
@@ -375,7 +388,7 @@ class Reply:
                 await self._flush()
 
     def _say(self, request_id: int, progress: Progress) -> None:
-        stream = self._small_stream()[0]
+        stream = self._shared
         self._outbox.append(
             self.reactor.notice(stream, request_id, FrameType.PROGRESS, encode_progress(progress))
         )
@@ -388,7 +401,7 @@ class Reply:
     def tell(self, request_id: int, text: Text) -> None:
         """Say something to the person behind the client, if it can show it."""
         if b"text" in self.reactor.settings.extra_frames:
-            stream = self._small_stream()[0]
+            stream = self._shared
             payload = encode_texts((text,))
             self._outbox.append(
                 self.reactor.notice(stream, request_id, FrameType.TEXT_OUTPUT, payload)

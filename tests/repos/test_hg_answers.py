@@ -13,7 +13,7 @@ from repos.hg.errors import CommandError, UnknownNode
 from repos.hg.lookup import MAX_KEY, Lookups
 from repos.hg.nodes import Ambiguous, Revs
 from repos.hg.pathfilter import EVERYTHING, parse_pathfilter
-from repos.hg.repository import HgRepository
+from repos.hg.repository import HgRepository, HgSnapshot
 from repos.hg.revisions import DagRange, Explicit, ExplicitDepth, parse_revisions
 from tests.hg.session import Session
 from tests.hg.versions import hg
@@ -116,6 +116,11 @@ async def test_large_files_and_long_chains(kinds: Kinds) -> None:
 # --- what stock hg says of itself --------------------------------------------------------------
 
 
+def is_served(snapshot: HgSnapshot, key: bytes) -> bool:
+    """Whether the node that a key names is one of a changeset that clients get."""
+    return snapshot.index.rev(unhexed(key)) is not None
+
+
 @pytest.mark.parametrize("kind", ["empty", "branches", "phases", "obsolete"])
 async def test_small_answers(kinds: Kinds, kind: str) -> None:
     """Heads, branches and keys are those that stock hg gives its clients."""
@@ -128,6 +133,8 @@ async def test_small_answers(kinds: Kinds, kind: str) -> None:
             # The debug command writes what is not ASCII as Python does in a literal.
             plain = said.decode("unicode_escape").encode("latin-1")
             told = dict(line.split(b"\t") for line in plain.split(b"\n") if line)
+            # Stock hg tells the roots of what is hidden as well.
+            told = {key: told[key] for key in told if len(key) != 40 or is_served(snapshot, key)}
             assert await lookups.listkeys(snapshot, namespace) == told
             if namespace != b"obsolete":
                 assert commands.listkeys(snapshot, namespace) == told

@@ -94,7 +94,7 @@ async def test_a_writer(repository: HgRepository, monkeypatch: pytest.MonkeyPatc
     snapshot = await repository.snapshot()
     lock = repository.path / "store" / "lock"
     lock.symlink_to("host:1")
-    with pytest.raises(Moved, match="written to all the time"):
+    with pytest.raises(CommandError, match="is being written to; try again"):
         streamed(snapshot, BOTH)
     looked = threading.Event()
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import os
 import re
-import signal
 import subprocess
 import sys
 import zlib
@@ -235,7 +234,8 @@ def process(root: Path, tmp_path: Path) -> Iterator[tuple[int, int]]:
         port = re.search(r":(\d+)/", running.stdout.readline())
         assert port is not None
         yield running.pid, int(port[1])
-        running.send_signal(signal.SIGTERM)
+        # Asked to stop, it would wait for the rest of a body that it refused.
+        running.kill()
 
 
 def peak(pid: int) -> int:

@@ -16,6 +16,13 @@ from tests.conftest import Git, Serve
 CHANGED = "import sys; from pathlib import Path; from server.indexing import changed;"
 
 
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test waits for the next look at what has changed, or for what else a burst brings."""
+    monkeypatch.setattr("server.indexing._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("server.indexing._SETTLE_SECONDS", 0.0)
+
+
 def runs(indexing: Indexing) -> asyncio.Queue[None]:
     """Gets an item whenever a run has ended and its bundles are known."""
     ended: asyncio.Queue[None] = asyncio.Queue()
@@ -78,14 +85,11 @@ async def test_another_process_says_that_there_is_something(serve: Serve, tmp_pa
     assert ended.empty()
 
 
-async def test_nothing_new_is_no_run(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_new_is_no_run(serve: Serve, tmp_path: Path) -> None:
     """Without a change the next run comes after the interval, not before."""
     root = tmp_path / "root"
     root.mkdir()
     served = await serve(root, index={"enabled": False, "interval": 1})
-    monkeypatch.setattr("server.indexing._SETTLE_SECONDS", 0.0)
     indexing = Indexing(served.settings, lambda: asyncio.sleep(0))
     changed(served.settings.data)
     seen = (served.settings.data / "changed").stat().st_mtime_ns

@@ -302,7 +302,7 @@ def workers_of(process: Process) -> list[int]:
     """The workers among them: those that serve."""
     found = []
     for child in children(process.running.pid):
-        with suppress(FileNotFoundError):  # it has just ended
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
@@ -361,7 +361,10 @@ def test_workers_end_with_their_parent(start: Start) -> None:
     pids = workers_of(process)
     process.running.kill()
     process.running.wait()
-    descriptors = [os.pidfd_open(pid) for pid in pids if Path(f"/proc/{pid}").exists()]
+    descriptors = []
+    for pid in pids:
+        with suppress(ProcessLookupError):  # it has ended already
+            descriptors.append(os.pidfd_open(pid))
     try:
         for descriptor in descriptors:
             assert select.select([descriptor], [], [], PATIENCE)[0]

@@ -65,7 +65,19 @@ def test_one_replacement_is_enough(base: bytes, text: bytes) -> None:
 
 def test_one_replacement_is_small() -> None:
     """What both texts share at their ends is not sent."""
-    assert single(b"x" * 5000 + b"old" + b"y" * 5000, b"x" * 5000 + b"newer" + b"y" * 5000) == hunk(
-        5000, 5003, b"newer"
-    )
+    before, after = b"x" * 5000 + b"\n", b"y" * 5000 + b"\n"
+    made = single(before + b"an old one\n" + after, before + b"a newer one\n" + after)
+    assert made == hunk(5001, 5012, b"a newer one\n")
     assert single(b"same", b"same") == b""
+
+
+@given(*(st.lists(st.sampled_from((b"a", b"ab", b"b", b"")), max_size=9) for _ in range(2)))
+def test_one_replacement_is_of_whole_lines(base: list[bytes], text: list[bytes]) -> None:
+    """Whoever reads the delta of a manifest alone finds lines of a manifest in it."""
+    old, new = (b"".join(line + b"\n" for line in lines) for lines in (base, text))
+    made = single(old, new)
+    assert apply(old, made) == new
+    if made:
+        start, end, _ = struct.unpack_from(">III", made)
+        assert all(old[place - 1 : place] in {b"", b"\n"} for place in (start, end))
+        assert made[12:][-1:] in {b"", b"\n"}

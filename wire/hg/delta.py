@@ -59,7 +59,9 @@ def whole(text: bytes) -> bytes:
 
 
 def single(base: bytes, text: bytes) -> bytes:
-    """A delta of at most one replacement: what lies between the common beginning and end.
+    """A delta of at most one replacement: the lines between the common beginning and end.
+
+    Of whole lines: Mercurial reads the delta of a manifest, by itself, as lines of a manifest.
 
     Raises:
         DeltaError: a text is too long for the format's 32 bits.
@@ -71,8 +73,16 @@ def single(base: bytes, text: bytes) -> bytes:
     start = _common(base, text)
     longest = min(len(base), len(text)) - start
     tail = min(longest, _common(base[start:][::-1], text[start:][::-1]))
+    start = base.rfind(b"\n", 0, start) + 1
+    if not (_begins_line(base, len(base) - tail) and _begins_line(text, len(text) - tail)):
+        end_of_line = text.find(b"\n", len(text) - tail)
+        tail = 0 if end_of_line < 0 else len(text) - end_of_line - 1
     middle = text[start : len(text) - tail]
     return _HUNK.pack(start, len(base) - tail, len(middle)) + middle
+
+
+def _begins_line(text: bytes, place: int) -> bool:
+    return place == 0 or text[place - 1] == ord("\n")
 
 
 def _common(one: bytes, other: bytes) -> int:
