@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import os
 import shutil
 import subprocess
+import tarfile
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,11 +154,25 @@ def history() -> bytes:
 
 def make(root: Path, name: str = "project.git", *options: str, bare: bool = True) -> Repository:
     """The normal repository, with :func:`history`."""
-    repository = empty(root, name, *options, bare=bare)
-    repository.git("fast-import", "--quiet", stdin=history())
-    repository.git("tag", "-a", "-m", "a tag of a tag", "v1.0-again", "v1.0")
-    repository.git("update-ref", "-d", "refs/heads/dropped")
+    repository = Repository(root, name)
+    repository.path.mkdir(parents=True)
+    with tarfile.open(fileobj=io.BytesIO(_normal(options, bare=bare))) as archive:
+        archive.extractall(repository.path, filter="fully_trusted")  # noqa: S202 - ours
     return repository
+
+
+@functools.cache
+def _normal(options: tuple[str, ...], *, bare: bool) -> bytes:
+    # Git writes it once a process; hundreds of tests unpack it, as they would be slower to make it.
+    with tempfile.TemporaryDirectory() as directory:
+        repository = empty(Path(directory), "normal", *options, bare=bare)
+        repository.git("fast-import", "--quiet", stdin=history())
+        repository.git("tag", "-a", "-m", "a tag of a tag", "v1.0-again", "v1.0")
+        repository.git("update-ref", "-d", "refs/heads/dropped")
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            archive.add(repository.path, arcname=".")
+        return packed.getvalue()
 
 
 def empty(root: Path, name: str = "project.git", *options: str, bare: bool = True) -> Repository:

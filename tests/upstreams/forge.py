@@ -211,12 +211,15 @@ class Forge:
         Args:
             name: ends with ``.git``.
             users: passwords of those who may read and write; None: everybody may read.
-            config: of the repository, on top of what forges usually set.
+            config: of the repository, on top of what forges usually set; names of two parts.
             maker: of its content.
         """
         repository = maker(self.root, name)
-        for key, value in {**_USUAL, **(config or {})}.items():
-            repository.git("config", key, value)
+        # Written as git would, which would be started once for each of them.
+        with (repository.git_dir / "config").open("a") as file:
+            for variable, value in {**_USUAL, **(config or {})}.items():
+                section, _, key = variable.partition(".")
+                file.write(f"[{section}]\n\t{key} = {value}\n")
         (self._rights(name) / "tokens").mkdir(parents=True)
         self._write(name, "push", {})
         if users is not None:

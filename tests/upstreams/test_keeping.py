@@ -548,9 +548,16 @@ async def test_a_round_that_fails_is_not_the_last(
 
 
 async def test_a_mirror_of_another_process_is_indexed(
-    serve: Serve, proxy: Proxy, repository: Repository, tmp_path: Path
+    *,
+    serve: Serve,
+    proxy: Proxy,
+    repository: Repository,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The process that indexes hears of a mirror that another made, long before its interval."""
+    monkeypatch.setattr("server.indexing._LOOK_SECONDS", 0.01)
+    monkeypatch.setattr("server.indexing._SETTLE_SECONDS", 0.0)
     upstream = {"prefix": PREFIX, "url": proxy.url, "public": True}
     indexes = await serve(None, upstreams=[upstream], index={"enabled": True, "interval": "1h"})
     indexing = indexes.runtime.indexing
