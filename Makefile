@@ -32,7 +32,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/installed
+bench: .venv/installed .venv/hg/installed
 	$(BIN)/python -m benchmarks.compare $(ARGS)
 
 # Looks for bytes that a parser cannot stand: tests/fuzz/README.md.

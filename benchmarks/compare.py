@@ -1,5 +1,6 @@
-# Law of this file: one command compares Offramp with stock git's http-backend behind nginx, side by
-# side on this machine, and says of each goal whether it was reached.
+# Law of this file: one command compares Offramp with stock git's http-backend behind nginx and with
+# Mercurial's own server, side by side on this machine, and says of each goal whether it was
+# reached.
 
 from __future__ import annotations
 
@@ -16,7 +17,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import repository, servers
+from benchmarks import hg_servers, repository, servers
+from benchmarks.hg import HG_QUICK, HgBench, HgEffort
+from benchmarks.hg_repository import HgFailed
 from benchmarks.load import LoadFailed
 from benchmarks.measures import QUICK, Bench, Effort
 from benchmarks.servers import CannotStart
@@ -26,28 +29,16 @@ from benchmarks.upstream import UpstreamBench
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure, print and save; 0 if all was measured, whether or not the goals were reached."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.compare", description="Offramp beside git's http-backend and nginx."
-    )
-    parser.add_argument(
-        "--repo", type=Path, metavar="PATH", help="measure on a copy of this repository"
-    )
-    parser.add_argument("--json", type=Path, default=Path(".bench/results.json"), metavar="FILE")
-    parser.add_argument(
-        "--quick", action="store_true", help="a small repository and little load: a smoke test"
-    )
-    parser.add_argument(
-        "--upstream-only", action="store_true", help="only the CI jobs at an upstream"
-    )
-    parser.add_argument(
-        "--temp", type=Path, metavar="DIR", help="where to work; some GB on a disk, no tmpfs"
-    )
+    parser = _parser()
     given = parser.parse_args(arguments)
     missing = servers.missing_programs()
+    if missing is None and not given.upstream_only:
+        missing = hg_servers.missing_mercurial()
     if missing is not None:
         parser.exit(2, f"benchmarks.compare: {missing}\n")
-    if given.repo is not None and not given.repo.is_dir():
-        parser.exit(2, f"benchmarks.compare: {given.repo}: no such directory\n")
+    for path in (given.repo, given.hg_repo):
+        if path is not None and not path.is_dir():
+            parser.exit(2, f"benchmarks.compare: {path}: no such directory\n")
     talk = Console(stderr=True, highlight=False)
     # Servers are ended and files removed by `with` blocks, which a signal must not skip.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -56,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         report = Report()
         try:
             _measure(given, work, report, lambda text: talk.print(f"[dim]{text}[/]"))
-        except (CannotStart, LoadFailed, subprocess.CalledProcessError) as error:
+        except (CannotStart, LoadFailed, HgFailed, subprocess.CalledProcessError) as error:
             parser.exit(1, f"benchmarks.compare: {error}\n")
     report.draw(Console(width=None if sys.stdout.isatty() else 118))
     report.save(given.json)
@@ -64,7 +55,50 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.compare",
+        description="Offramp beside git's http-backend and nginx, and beside hg serve.",
+    )
+    parser.add_argument(
+        "--repo", type=Path, metavar="PATH", help="measure on a copy of this git repository"
+    )
+    parser.add_argument(
+        "--hg-repo",
+        type=Path,
+        metavar="PATH",
+        help="measure on a copy of this Mercurial repository",
+    )
+    parser.add_argument("--json", type=Path, default=Path(".bench/results.json"), metavar="FILE")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small repository and little load: a smoke test"
+    )
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
+        "--upstream-only", action="store_true", help="only the CI jobs at an upstream"
+    )
+    only.add_argument("--hg-only", action="store_true", help="only Mercurial")
+    parser.add_argument(
+        "--temp", type=Path, metavar="DIR", help="where to work; some GB on a disk, no tmpfs"
+    )
+    return parser
+
+
 def _measure(
+    given: argparse.Namespace, work: Path, report: Report, say: Callable[[str], None]
+) -> None:
+    report.about.update(cpus=os.cpu_count(), load=os.getloadavg(), python=platform.python_version())
+    if not given.hg_only:
+        _measure_git(given, work, report, say)
+    if not given.upstream_only:
+        (work / "hg").mkdir()
+        repo = None if given.hg_repo is None else given.hg_repo.resolve()
+        effort = HG_QUICK if given.quick else HgEffort()
+        HgBench(repo, work / "hg", effort, report, say).run()
+    report.about["load_after"] = os.getloadavg()
+
+
+def _measure_git(
     given: argparse.Namespace, work: Path, report: Report, say: Callable[[str], None]
 ) -> None:
     bare = work / "root" / "repository.git"
@@ -80,8 +114,6 @@ def _measure(
         repository="generated" if given.repo is None else given.repo.resolve().name,
         shape=asdict(shape),
         effort=asdict(effort),
-        cpus=os.cpu_count(),
-        python=platform.python_version(),
         git=subprocess.check_output(("git", "version"), text=True).split()[-1],
     )
     say(f"{shape.objects:,} objects, {shape.commits:,} commits, {shape.pack_size / 1e6:.1f} MB")

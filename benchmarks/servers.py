@@ -159,9 +159,9 @@ def stock(root: Path, here: Path, *, log: Path | None = None) -> Iterator[Server
     cgi = ("fcgiwrap", "-c", "4", "-s", f"unix:{here}/cgi.sock")
     with ExitStack() as stack:
         stack.callback(counting.close)
-        first = stack.enter_context(_process(cgi, here, counting))
+        first = stack.enter_context(running(cgi, here, counting))
         _wait((here / "cgi.sock").exists, first, here)
-        second = stack.enter_context(_process(_nginx(config), here, counting))
+        second = stack.enter_context(running(_nginx(config), here, counting))
         _wait(lambda: _answers(url), second, here)
         yield Server(url, counting, (first.pid, second.pid))
 
@@ -174,7 +174,7 @@ def static(root: Path, here: Path) -> Iterator[Server]:
     config, url = _nginx_config(here, f"root {root};")
     with ExitStack() as stack:
         stack.callback(counting.close)
-        process = stack.enter_context(_process(_nginx(config), here, counting))
+        process = stack.enter_context(running(_nginx(config), here, counting))
         _wait(lambda: _answers(url), process, here)
         yield Server(url, counting, (process.pid,))
 
@@ -194,7 +194,7 @@ def offramp(
     arguments = (*OFFRAMP, "serve", *given, *(() if root is None else (root,)))
     with ExitStack() as stack:
         stack.callback(counting.close)
-        process = stack.enter_context(_process(arguments, here, counting))
+        process = stack.enter_context(running(arguments, here, counting))
         assert process.stdout is not None  # noqa: S101 - our pipe
         greeting = process.stdout.readline().split()
         if not greeting:
@@ -210,7 +210,7 @@ def bare(size: int, here: Path) -> Iterator[Server]:
     arguments = (sys.executable, "-m", "benchmarks.bare", str(size))
     with ExitStack() as stack:
         stack.callback(counting.close)
-        process = stack.enter_context(_process(arguments, here, counting))
+        process = stack.enter_context(running(arguments, here, counting))
         assert process.stdout is not None  # noqa: S101 - our pipe
         url = process.stdout.readline().strip()
         if not url:
@@ -251,9 +251,10 @@ def _nginx(config: Path) -> tuple[str, ...]:
 
 
 @contextmanager
-def _process(
+def running(
     arguments: Sequence[str | Path], here: Path, counting: Meter
 ) -> Iterator[subprocess.Popen[str]]:
+    """A program whose CPU time is counted and whose log is in ``here``; it ends with the block."""
     with (here / "log").open("a") as log:
         process = subprocess.Popen(
             counting.command([str(argument) for argument in arguments]),

@@ -7,13 +7,15 @@ import asyncio
 import functools
 import hashlib
 import logging
+import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
 
 from cache.entities import OpenEntity
-from cache.flights import CacheUnavailable
+from cache.flights import CacheUnavailable, RunFailed
 from redirects.acceptance import ACCEPTS_NOTHING
 from repos.hg.database import IndexBroken
 from repos.hg.errors import CommandError, Unservable
@@ -25,6 +27,7 @@ from server.hg.command import DIALECT, Answerer, HgCommand, Write, acceptance_of
 from server.hg.compressed import compressed
 from server.hg.content import Piped
 from server.hg.describe import descriptor, offered
+from server.hg.interest import Interest, Key
 from server.hg.questions import Bulk, Questions, Small, is_bulk
 from server.hg.reply import Asked, Content, Reply, Response, Whole
 from server.hg.requests import Meaning, Requests, Understood
@@ -55,6 +58,9 @@ MULTIREQUEST: Final = "multirequest"
 
 _STOCK_AGENT: Final = "mercurial/proto-1.0"
 
+# Times that a repository is read again that changes while it is answered from.
+_TRIES: Final = 3
+
 # Names that one exchange may have looked up.
 _NAMES: Final = 64
 _TOO_MANY: Final = Failed(b"more than %s names in one request; ask for nodes", (b"%d" % _NAMES,))
@@ -81,6 +87,7 @@ class Answering:
     Attributes:
         runtime: the server's.
         requests: what requests meant before.
+        interest: who waits for which answers.
         questions: to the repository that is asked.
         request: the HTTP request.
         url: what its URL says.
@@ -88,6 +95,7 @@ class Answering:
 
     runtime: Runtime
     requests: Requests
+    interest: Interest
     questions: Questions
     request: web.Request
     url: CommandUrl
@@ -95,6 +103,7 @@ class Answering:
     _received: list[CommandReceived] = field(default_factory=list)
     _violation: ProtocolViolation | None = None
     _outcomes: set[Outcome] = field(default_factory=set)
+    _holds: ExitStack = field(default_factory=ExitStack)
 
     @property
     def repository(self) -> HgRepository:
@@ -119,6 +128,7 @@ class Answering:
                 if size > largest:
                     raise web.HTTPRequestEntityTooLarge(max_size=largest, actual_size=size)
                 self._received += self._reactor.receive(chunk)
+                await asyncio.sleep(0)  # what came at once is read in turns with others
             self._reactor.end()
         except ProtocolViolation as violation:
             self._violation = violation
@@ -156,7 +166,8 @@ class Answering:
         else:
             self._refuse(reply, self._violation)
         try:
-            return await reply.send(asked)
+            with self._holds:
+                return await reply.send(asked)
         finally:
             exchange.outcome = next((o for o in _TELLING if o in self._outcomes), Outcome.ERROR)
 
@@ -229,18 +240,21 @@ class Answering:
             self.runtime.metrics.response(self.repository.name, DIALECT, name, outcome)
 
     async def _with(self, asked: Understood, snapshot: HgSnapshot) -> tuple[Response, Outcome]:
-        """Answer from a snapshot, and from a new one if the repository has moved on meanwhile."""
-        try:
-            return await self._respond(asked, snapshot)
-        except (IndexBroken, Elsewhere) as error:
-            _log.warning("repository %s is read again: %s", self.repository.name, error)
-            broken = isinstance(error, IndexBroken)
-            renewed = await self.repository.renewed(snapshot, broken=broken)
-            return await self._respond(asked, renewed)
+        """Answer from a snapshot, or from a new one if the repository has moved on meanwhile."""
+        for _ in range(_TRIES):
+            try:
+                return await self._respond(asked, snapshot)
+            except (IndexBroken, Elsewhere) as error:
+                _log.warning("repository %s is read again: %s", self.repository.name, error)
+                broken = isinstance(error, IndexBroken)
+                snapshot = await self.repository.renewed(snapshot, broken=broken)
+        return await self._respond(asked, snapshot)
 
     async def _respond(self, asked: Understood, snapshot: HgSnapshot) -> tuple[Response, Outcome]:
         settings = self.runtime.settings.redirect
         if asked.spec.name not in offered(self.runtime, snapshot):
+            if snapshot.stream_unsettled and self.runtime.settings.hg.stream_clones:
+                raise Elsewhere("changesets came while it was read")
             raise CommandError(b"command %s is not offered here", (asked.spec.name,))
         put = await self.questions.question(snapshot, asked, self._descriptor)
         acceptance = acceptance_of(asked.offer) if settings.enabled else ACCEPTS_NOTHING
@@ -251,7 +265,9 @@ class Answering:
                 key: tuple[bytes, ...] = (hashlib.sha256(objects).digest(),)
                 answer: Answerer = functools.partial(_write, objects)
             case Bulk(key, bulk):
-                answer = self._watched(snapshot, bulk)
+                place: Key = (self.repository.identity, asked.spec.name, *key)
+                self._holds.enter_context(self.interest.held(place))
+                answer = self._watched(snapshot, place, bulk)
         name = asked.spec.name.decode("ascii")
         command = HgCommand(
             repository=self.repository.name,
@@ -276,16 +292,27 @@ class Answering:
             return Content(STATUS_OK, piped), Outcome.PASSTHROUGH
         return self._response(found, asked.offer, piped), outcome
 
-    def _watched(self, snapshot: HgSnapshot, answer: Answerer) -> Answerer:
-        """See to it that an index that breaks in mid-answer is not asked again.
+    def _watched(self, snapshot: HgSnapshot, key: Key, answer: Answerer) -> Answerer:
+        """The same for as long as somebody waits for it, and no longer than a run may take.
 
-        This answer is lost with it; the next one is not.
+        An index that breaks in mid-answer is not asked again: this answer is lost with it, and the
+        next one is not.
         """
         loop = asyncio.get_running_loop()
+        interest, limit = self.interest, self.runtime.settings.limits.program_time
 
         def watched(write: Write) -> None:
+            interest.check(key, begun=False)
+            until = time.monotonic() + limit
+
+            def checked(data: bytes) -> None:
+                interest.check(key, begun=True)
+                if time.monotonic() > until:
+                    raise RunFailed(f"the answer takes longer than limits.program_time ({limit} s)")
+                write(data)
+
             try:
-                answer(write)
+                answer(checked)
             except (IndexBroken, Elsewhere) as error:
                 broken = isinstance(error, IndexBroken)
                 loop.call_soon_threadsafe(self._renew, snapshot, broken)
@@ -335,8 +362,11 @@ class Answering:
 
     async def _compressed(self, entity: OpenEntity, encoding: Encoding) -> Inlined | None:
         repository = self.repository
+        place = (repository.identity, entity.digest, encoding)
+        self._holds.enter_context(self.interest.held(place))
+        check = functools.partial(self.interest.check, place)
         return await compressed(
-            self.runtime.pipeline, repository.name, repository.identity, entity, encoding
+            self.runtime.pipeline, repository.name, repository.identity, entity, encoding, check
         )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import Final
+from typing import Final, Protocol
 
 from cache.entities import Entities, OpenEntity
 from cache.errors import CacheUnavailable
@@ -24,8 +24,21 @@ _DIALECT: Final = "hg-encoded"
 _CORES: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
-async def compressed(
-    pipeline: Pipeline, repository: str, identity: str, entity: OpenEntity, encoding: Encoding
+class Check(Protocol):
+    """Raises what ends a run that nobody waits for."""
+
+    def __call__(self, *, begun: bool) -> None:
+        """Look; ``begun``: the run has begun."""
+        ...
+
+
+async def compressed(  # noqa: PLR0917 - what is compressed, and for whom
+    pipeline: Pipeline,
+    repository: str,
+    identity: str,
+    entity: OpenEntity,
+    encoding: Encoding,
+    check: Check,
 ) -> Inlined | None:
     """The payload of a stream that tells ``entity``; None where the cache cannot be written.
 
@@ -35,17 +48,22 @@ async def compressed(
         identity: what names the repository in keys.
         entity: what is told.
         encoding: of the stream.
+        check: see :class:`Check`; asked in the thread of the run.
     """
     key = record_key(_DIALECT, identity, entity.digest.encode(), encoding.encode())
-    run = functools.partial(_run, pipeline.cache.entities, entity.digest, entity.size, encoding)
+    entities = pipeline.cache.entities
+    run = functools.partial(_run, entities, entity.digest, entity.size, encoding, check)
     try:
         return await pipeline.derived(repository, identity, key, run)
     except CacheUnavailable:
         return None
 
 
-def _run(entities: Entities, digest: str, size: int, encoding: Encoding, sink: Sink) -> Outcome:
+def _run(  # noqa: PLR0917 - bound by the one caller, but for the last
+    entities: Entities, digest: str, size: int, encoding: Encoding, check: Check, sink: Sink
+) -> Outcome:
     """Encode an entity as one flushed piece of a stream; blocks."""
+    check(begun=False)
     opened = entities.open(digest, size)
     if opened is None:
         raise RunFailed(f"entity {digest} went away while it was to be compressed")
@@ -55,6 +73,7 @@ def _run(entities: Entities, digest: str, size: int, encoding: Encoding, sink: S
         coder = encoder(encoding)
         encoded = bytearray()
         for offset in range(0, size, PIECE):
+            check(begun=True)
             encoded += coder.encode(os.pread(opened.fd, min(PIECE, size - offset), offset))
             if len(encoded) >= PIECE:
                 # Each write wakes the event loop: few large ones leave it more for others.

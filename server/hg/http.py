@@ -23,6 +23,7 @@ from server.git import answers
 from server.hg.answering import MULTIREQUEST, Answering
 from server.hg.command import DIALECT
 from server.hg.describe import descriptor
+from server.hg.interest import Interest
 from server.hg.questions import Questions
 from server.hg.requests import Requests
 from server.hg.routes import V1, Apis, CommandUrl, Nothing, Route
@@ -58,6 +59,7 @@ class HgHttp:
 
     runtime: Runtime
     requests: Requests = field(default_factory=Requests)
+    interest: Interest = field(default_factory=Interest)
     questions: OrderedDict[str, Questions] = field(default_factory=OrderedDict)
 
     async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
@@ -138,7 +140,7 @@ class HgHttp:
         exchange = request[EXCHANGE]
         exchange.command = url.command
         answering = Answering(
-            self.runtime, self.requests, self._questions(repository), request, url
+            self.runtime, self.requests, self.interest, self._questions(repository), request, url
         )
         try:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):

@@ -37,7 +37,14 @@ from tests.wire.hg_wire import (
 from wire.hg import cbor
 from wire.hg.encodings import Encoding, encoder
 from wire.hg.errors import LimitExceeded, Misuse, ProtocolViolation
-from wire.hg.frames import FrameType
+from wire.hg.frames import (
+    REQUEST_CONTINUATION,
+    REQUEST_MORE,
+    REQUEST_NEW,
+    STREAM_BEGIN,
+    FrameType,
+    frame_header,
+)
 from wire.hg.messages import SenderSettings
 from wire.hg.server import (
     BODY,
@@ -621,3 +628,14 @@ def test_notices_about_nothing():
     stream = reactor.begin_stream(Encoding.IDENTITY)
     with pytest.raises(Misuse, match="there is none"):
         reactor.notice(stream, 1, FrameType.PROGRESS, b"\xa0")
+
+
+def test_frames_of_nothing_are_counted() -> None:
+    """A body of frames that carry nothing ends at the limit, though it holds nothing."""
+    reactor = ServerReactor(Limits(frames=5))
+    new, more = REQUEST_NEW | REQUEST_MORE, REQUEST_CONTINUATION | REQUEST_MORE
+    begun = frame_header(0, 1, 1, STREAM_BEGIN, FrameType.COMMAND_REQUEST, new)
+    following = frame_header(0, 1, 1, 0, FrameType.COMMAND_REQUEST, more)
+    reactor.receive(begun + following * 4)
+    with pytest.raises(LimitExceeded, match="more than 5 frames"):
+        reactor.receive(following)

@@ -37,6 +37,7 @@ class Limits:
         data: bytes of one request's command data.
         held: bytes of all requests of one body together, half received or answered.
         requests: commands in one body.
+        frames: in one body. Mercurial fills its frames; empty ones cost us more than the client.
         streams: open at a time; each may hold a window of 8 MiB.
         settings: bytes of the sender's settings.
         decoded: bytes that the payload of one frame may tell.
@@ -46,6 +47,7 @@ class Limits:
     data: int = 32 << 20
     held: int = 64 << 20
     requests: int = 4096
+    frames: int = 16384
     streams: int = 4
     settings: int = 64 << 10
     decoded: int = 4 << 20
@@ -197,6 +199,7 @@ class ServerReactor:
         self._settings = bytearray()
         self._requests: dict[int, _Request] = {}
         self._begun = 0
+        self._taken = 0
         self._violation: ProtocolViolation | None = None
         self._outgoing = OutgoingStreams(odd=False)
 
@@ -221,6 +224,9 @@ class ServerReactor:
         received: list[CommandReceived] = []
         try:
             for frame in self._frames.feed(data):
+                self._taken += 1
+                if self._taken > self._limits.frames:
+                    raise LimitExceeded(f"more than {self._limits.frames} frames", frame.request_id)
                 self._take(frame, received)
         except ProtocolViolation as violation:
             self._break(violation)
