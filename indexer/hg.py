@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from indexer.report import Outcome, Progress, Report, Result, Silent
-from repos.hg.database import IndexBroken
+from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.program import HgFailed
 from repos.hg.upkeep import Measured, measure
@@ -56,7 +56,7 @@ async def index_hg_repository(repository: HgRepository, progress: Progress = _SI
         await repository.snapshot()
         after = await repository.in_thread(lambda: measure(repository.index_directory))
         outcome, reason = _became(before, after)
-    except (HgFailed, Unservable, IndexBroken, OSError) as error:
+    except (HgFailed, Unservable, IndexBroken, IndexUnreadable, OSError) as error:
         after, outcome, reason = None, Outcome.FAILED, str(error)
     finally:
         progress.done()

@@ -6,7 +6,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,7 +41,7 @@ BLOBLESS: Final = "blob:none"
 
 def make_app(runtime: Runtime) -> web.Application:
     """The application of one server process; ``runtime`` is closed by whoever opened it."""
-    git, hg = GitHttp.of(runtime), HgHttp(runtime)
+    git, hg = GitHttp.of(runtime), HgHttp.of(runtime)
     shell = _Shell(runtime, git, hg)
     app = web.Application(
         client_max_size=runtime.settings.limits.request_body, middlewares=[shell.around]
@@ -71,6 +73,19 @@ def make_runner(runtime: Runtime, *, stop_seconds: float) -> web.AppRunner:
         shutdown_timeout=stop_seconds,
         keepalive_timeout=KEEPALIVE_SECONDS,
     )
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Break a connection off so that the client sees it break.
+
+    What the kernel still has would be sent, and then an end as if all were well: Mercurial waits
+    for ever for the rest of an answer that ends so.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
 
 
 class _Patient(web.SockSite):
@@ -155,7 +170,7 @@ class _Shell:
             status = 499  # nginx's word for a client that went away
             _log.info("request %s: %s", exchange.request_id, error or type(error).__name__)
             if request.transport is not None:
-                request.transport.abort()
+                _reset(request.transport)
             raise ConnectionResetError from error
         finally:
             self._count(exchange)

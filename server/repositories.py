@@ -20,7 +20,11 @@ from repos.hg.repository import HgRepository
 
 # How long a name is believed to lead to the same directory.
 BELIEVED: Final = 5.0
-_KEPT: Final = 10_000
+
+# A Git repository is a name and what its refs were. A Mercurial one keeps its index open, at least
+# one file descriptor of the 1024 that a process often has, and its graph of changesets in memory.
+_GIT_KEPT: Final = 10_000
+_HG_KEPT: Final = 256
 
 HG_INDEXES: Final = "hg"
 """Where, in the data directory, the indexes of Mercurial repositories lie."""
@@ -48,11 +52,13 @@ class Kind(Generic[R]):
             that is apart; None if there is none.
         discover: names and places of all.
         make: the repository served at a name, from its place.
+        kept: how many are kept, those that were asked for last.
     """
 
     locate: Callable[[Path, str, Path | None], tuple[str, Path] | None]
     discover: Callable[[Path, Path | None], Iterator[tuple[str, Path]]]
     make: Callable[[str, Path], R]
+    kept: int
 
 
 def git_kind(git: Git, executor: Executor, *, allow_filter: bool) -> Kind[GitRepository]:
@@ -68,14 +74,15 @@ def git_kind(git: Git, executor: Executor, *, allow_filter: bool) -> Kind[GitRep
     def make(name: str, place: Path) -> GitRepository:
         return GitRepository(name, place, git, executor, allow_filter=allow_filter)
 
-    return Kind(locate, discover, make)
+    return Kind(locate, discover, make, _GIT_KEPT)
 
 
-def hg_kind(
+def hg_kind(  # noqa: PLR0917 - its executors, each of which has a reason
     hg: Hg,
     executor: Executor,
     indexes: Path,
     building: Executor | None = None,
+    refreshing: Executor | None = None,
     asking: Executor | None = None,
 ) -> Kind[HgRepository]:
     """Mercurial repositories, read by ``hg`` into ``indexes``.
@@ -91,9 +98,9 @@ def hg_kind(
         return ((found.name, found.path) for found in hg_discovery.discover(root, apart))
 
     def make(name: str, place: Path) -> HgRepository:
-        return HgRepository(name, place, hg, executor, indexes, building, asking)
+        return HgRepository(name, place, hg, executor, indexes, building, refreshing, asking)
 
-    return Kind(locate, discover, make)
+    return Kind(locate, discover, make, _HG_KEPT)
 
 
 @dataclass(slots=True)
@@ -113,6 +120,7 @@ class Repositories(Generic[R]):
         now = time.monotonic()
         known = self._by_name.get(name)
         if known is not None and now - known[1] < BELIEVED:
+            self._by_name.move_to_end(name)
             return known[0]
         found = None if self.root is None else self.kind.locate(self.root, name, self.apart)
         if found is None:
@@ -120,7 +128,8 @@ class Repositories(Generic[R]):
             return None
         repository = self._repository(*found, None if known is None else known[0])
         self._by_name[name] = (repository, now)
-        while len(self._by_name) > _KEPT:
+        self._by_name.move_to_end(name)
+        while len(self._by_name) > self.kind.kept:
             self._by_name.popitem(last=False)
         return repository
 

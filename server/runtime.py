@@ -102,6 +102,7 @@ class Runtime:
         # An index of a large repository takes minutes to make; a name that hg looks up, a process.
         # Neither keeps anybody waiting who asks something else.
         building = ThreadPoolExecutor(programs, "hg-index")
+        refreshing = ThreadPoolExecutor(programs, "hg-refresh")
         asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
@@ -131,7 +132,14 @@ class Runtime:
         hg = Hg(settings.limits.program_time, executable=settings.hg.program)
         hg_repositories = Repositories(
             settings.local_root,
-            hg_kind(hg, questions, settings.data.absolute() / HG_INDEXES, building, asking),
+            hg_kind(
+                hg,
+                questions,
+                settings.data.absolute() / HG_INDEXES,
+                building,
+                refreshing,
+                asking,
+            ),
             settings.data,
         )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
@@ -166,7 +174,7 @@ class Runtime:
             questions_asked=Questions(),
             runs=runs,
             questions=questions,
-            others=(building, asking),
+            others=(building, refreshing, asking),
             streams=asyncio.Semaphore(programs),
             access_rules=AccessRules(settings.access, private=settings.private),
             upstreams=upstreams,

@@ -19,6 +19,10 @@ class IndexBroken(Exception):  # noqa: N818 - what it is
     """The index does not hold what it says; it must be built anew."""
 
 
+class IndexUnreadable(Exception):  # noqa: N818 - what it is
+    """The index cannot be read or written now; it may be whole."""
+
+
 FORMAT: Final = b"1"
 """An index of another format is built anew."""
 
@@ -66,7 +70,7 @@ RAW: Final = 0
 ZSTD: Final = 1
 
 # Pages that one connection keeps: for readers, which are many, and for the one that builds.
-_READER_KIB: Final = 8 << 10
+_READER_KIB: Final = 2 << 10
 _BUILDER_KIB: Final = 64 << 10
 
 
@@ -119,6 +123,41 @@ def _open(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(
         uri, uri=True, isolation_level=None, check_same_thread=False, timeout=60.0
     )
+
+
+# What SQLite finds wrong with the content of a file: no database, or none that has our tables, or
+# rows that contradict each other. All else (no descriptor or memory left, a full disk, a lock that
+# somebody holds) says nothing about the index, of which a new one may take hours to build.
+_DAMAGE: Final = frozenset(
+    (
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_NOTADB,
+    )
+)
+_PRIMARY: Final = 0xFF
+
+
+def failure_of(path: Path, error: sqlite3.Error) -> IndexBroken | IndexUnreadable:
+    """What an error of SQLite says about the index at ``path``."""
+    # Errors of Python's module itself have no code.
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    damaged = (code is not None and code & _PRIMARY in _DAMAGE) or _is_missing(path)
+    return (IndexBroken if damaged else IndexUnreadable)(f"{path}: {error}")
+
+
+def _is_missing(path: Path) -> bool:
+    """There is no such file; of one that we may not look at we do not know."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        pass
+    return False
 
 
 def read_meta(db: sqlite3.Connection, key: str) -> bytes | None:

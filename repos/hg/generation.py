@@ -9,23 +9,78 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 import shutil
 import sqlite3
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Final
 
-from repos.hg.database import FORMAT, IndexBroken, open_to_read, read_meta
+from repos.hg.database import (
+    FORMAT,
+    IndexBroken,
+    IndexUnreadable,
+    failure_of,
+    open_to_read,
+    read_meta,
+)
 
-# Connections of readers that are kept for the next one.
-_KEPT_CONNECTIONS: Final = 8
+# Connections that this process keeps for their next readers. Each has three files open, and pages.
+KEPT_CONNECTIONS: Final = 32
 
 _FILE: Final = "index.sqlite"
 _OPEN: Final = "open"
 _CURRENT: Final = "current"
+_NAME: Final = re.compile(r"[0-9a-f]{16}")
+
+
+@dataclass(slots=True)
+class _Idle:
+    """The connections that no reader has just now, of all indexes, the longest unused first.
+
+    Each belongs to an owner, a number. The lock can be taken twice by a thread, and no step relies
+    on the one before: an owner may be let go of by the garbage collector, in the middle of any.
+    """
+
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    _connections: OrderedDict[tuple[int, int], sqlite3.Connection] = field(
+        default_factory=OrderedDict
+    )
+
+    def take(self, owner: int) -> sqlite3.Connection | None:
+        """The owner's connection that was used last, if there is one."""
+        with self._lock:
+            for place in reversed(list(self._connections)):
+                if place[0] == owner:
+                    db = self._connections.pop(place, None)
+                    if db is not None:
+                        return db
+        return None
+
+    def put(self, owner: int, db: sqlite3.Connection) -> None:
+        """Keep a connection, in place of another one if there are too many."""
+        surplus = []
+        with self._lock:
+            self._connections[owner, id(db)] = db
+            while len(self._connections) > KEPT_CONNECTIONS:
+                surplus.append(self._connections.popitem(last=False)[1])
+        for each in surplus:
+            each.close()  # may take a while: the last one of a file writes its log into it
+
+    def drop(self, owner: int) -> None:
+        """Close all of one owner's."""
+        while (db := self.take(owner)) is not None:
+            db.close()
+
+
+_idle: Final = _Idle()
+_owners: Final = count()
 
 
 @dataclass(slots=True)
@@ -38,7 +93,7 @@ class Generation:
 
     path: Path
     _descriptor: int
-    _idle: list[sqlite3.Connection] = field(default_factory=list)
+    _owner: int = field(default_factory=_owners.__next__)
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -46,26 +101,25 @@ class Generation:
 
         Raises:
             IndexBroken: the file is damaged.
+            IndexUnreadable: it cannot be read now.
         """
+        db = _idle.take(self._owner) or _opened(self.path)
         try:
-            db = self._idle.pop()
-        except IndexError:
-            db = _opened(self.path)
-        try:
-            yield db
-        except sqlite3.DatabaseError as error:
-            raise IndexBroken(f"{self.path}: {error}") from error
-        finally:
-            db.rollback()
-            if len(self._idle) < _KEPT_CONNECTIONS:
-                self._idle.append(db)
-            else:
-                db.close()
+            try:
+                yield db
+            finally:
+                db.rollback()
+        except sqlite3.Error as error:
+            db.close()
+            raise failure_of(self.path, error) from error
+        except BaseException:
+            _idle.put(self._owner, db)
+            raise
+        _idle.put(self._owner, db)
 
     def close(self) -> None:
         """Let it go; nobody may read from it any more."""
-        while self._idle:
-            self._idle.pop().close()
+        _idle.drop(self._owner)
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -78,7 +132,7 @@ def _opened(path: Path) -> sqlite3.Connection:
     try:
         return open_to_read(path)
     except sqlite3.Error as error:
-        raise IndexBroken(f"{path}: {error}") from error
+        raise failure_of(path, error) from error
 
 
 @contextmanager
@@ -99,28 +153,46 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def current(directory: Path) -> str | None:
-    """The name of the generation that counts, if there is one."""
+    """The name of the generation that counts, if there is one.
+
+    Raises:
+        IndexUnreadable: nobody can tell.
+    """
     try:
         return (directory / _CURRENT).read_text("ascii")
-    except (OSError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
+    except OSError as error:
+        raise IndexUnreadable(str(error)) from error
 
 
 def open_current(directory: Path) -> Generation | None:
-    """The generation that counts; None if there is none, or none of our format; under the lock."""
+    """The generation that counts; None if there is none, or none of our format; under the lock.
+
+    Raises:
+        IndexUnreadable: there may be one.
+    """
     name = current(directory)
-    if not name or "/" in name:
+    if name is None or _NAME.fullmatch(name) is None:
         return None
     path = directory / name / _FILE
     try:
         descriptor = os.open(directory / name / _OPEN, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    fcntl.flock(descriptor, fcntl.LOCK_SH)
+    except OSError as error:
+        raise IndexUnreadable(str(error)) from error
     generation = Generation(path, descriptor)
-    with suppress(IndexBroken), generation.reading() as db:
-        if read_meta(db, "format") == FORMAT:
-            return generation
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        with generation.reading() as db:
+            if read_meta(db, "format") == FORMAT:
+                return generation
+    except IndexBroken:
+        pass
+    except BaseException:
+        generation.close()
+        raise
     generation.close()
     return None
 
@@ -169,9 +241,11 @@ def _sweep(directory: Path) -> None:
             continue
         try:
             descriptor = os.open(place / _OPEN, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
+        except FileNotFoundError:
             shutil.rmtree(place, ignore_errors=True)
             continue
+        except OSError:
+            continue  # it may be open
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(place, ignore_errors=True)

@@ -18,7 +18,7 @@ from repos.hg import database
 from repos.hg.asking import ask
 from repos.hg.build import Builder, Misfit
 from repos.hg.bundling import pour
-from repos.hg.database import IndexBroken
+from repos.hg.database import IndexBroken, IndexUnreadable, failure_of
 from repos.hg.errors import Unservable
 from repos.hg.generation import Generation, built, current, forget, locked, open_current
 from repos.hg.index import HgIndex
@@ -100,7 +100,10 @@ class Keeper:
         Raises:
             HgFailed: hg refuses the repository.
             Unservable: the protocol cannot say what is in it.
-            IndexBroken: an index cannot be made, as when the disk is full.
+            IndexBroken: no index can be made that holds what it says.
+            IndexUnreadable: it cannot be read or written now, as when the disk is full; one that
+                is there stays.
+            OSError: neither can the repository, or the directory of the index.
         """
         with locked(self.directory):
             if broken is not None and broken.generation.path.parent.name == current(self.directory):
@@ -214,8 +217,8 @@ class Keeper:
         with built(self.directory) as path:
             try:
                 self._fill(path, state)
-            except sqlite3.Error as error:
-                raise IndexBroken(f"{path}: {error}") from error
+            except sqlite3.Error as error:  # not damage: nobody else ever saw this file
+                raise IndexUnreadable(f"{path}: {error}") from error
         generation, noted = self._open()
         if generation is None or noted is None:
             return None
@@ -290,7 +293,8 @@ def _may_hide(stamps: tuple[Stamp, ...], now: float) -> Iterator[Stamp]:
     """Those of a tick of the clock in which another change could hide.
 
     Where two changes fall into one second, hg moves the time of the second by a second, and so on:
-    after many, a file is of the future. Who changes it then gives it another time.
+    after many, a file is of the future. Who changes it then is told by what hg cannot move (see
+    `stamps_of`).
     """
     return (each for each in stamps if each[0] / 1e9 <= now + RACY_SECONDS)
 
@@ -298,8 +302,10 @@ def _may_hide(stamps: tuple[Stamp, ...], now: float) -> Iterator[Stamp]:
 def _mentions_web(hgrc: Path) -> bool:
     try:
         text = hgrc.read_bytes()
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError:
+        return True  # hg shall say
     return b"web" in text or b"%include" in text
 
 
@@ -309,11 +315,11 @@ def _growing(path: Path) -> Iterator[sqlite3.Connection]:
     try:
         db = database.open_to_grow(path)
     except sqlite3.Error as error:
-        raise IndexBroken(f"{path}: {error}") from error
+        raise failure_of(path, error) from error
     try:
         db.execute("BEGIN IMMEDIATE")
         yield db
-    except sqlite3.DatabaseError as error:
-        raise IndexBroken(f"{path}: {error}") from error
+    except sqlite3.Error as error:
+        raise failure_of(path, error) from error
     finally:
         db.close()  # gives up what was not committed

@@ -11,6 +11,7 @@ from repos.hg.asking import listkeys as ask_keys
 from repos.hg.asking import lookup as ask
 from repos.hg.commands import listkeys
 from repos.hg.errors import CommandError
+from repos.hg.nodes import Ambiguous
 from repos.hg.repository import HgRepository, HgSnapshot
 from wire.hg.cbor import Value
 from wire.hg.texts import TextError, unhex
@@ -22,6 +23,9 @@ _OURS: Final = (b"bookmarks", b"namespaces", b"phases")
 _REMEMBERED: Final = 1000
 # No name that hg makes is longer; whoever sends more asks for nothing.
 MAX_KEY: Final = 1024
+
+# What means something of its own before it is a name.
+_WORDS: Final = frozenset((b".", b"null", b"tip"))
 
 
 @dataclass(slots=True)
@@ -66,6 +70,8 @@ class Lookups:
             else:
                 if snapshot.index.rev(node) is not None:
                     return node
+        if key in snapshot.bookmarks and key not in _WORDS:
+            return snapshot.bookmarks[key]
         place = (snapshot.digest, key)
         found = self._known.get(place)
         if found is None:
@@ -78,10 +84,13 @@ class Lookups:
         return found
 
     def _ask(self, snapshot: HgSnapshot, key: bytes) -> bytes | CommandError:
-        node, reason = ask(self.repository.hg, self.repository.path.parent, key)
-        if node is None:
-            return CommandError(b"%s", (reason,))
-        if snapshot.index.rev(node) is None:
-            # The repository changed since: what came meanwhile is not in this snapshot.
-            return CommandError(b"unknown revision '%s'", (key,))
-        return node
+        node, _ = ask(self.repository.hg, self.repository.path.parent, key)
+        if node is not None and snapshot.index.rev(node) is not None:
+            return node
+        # Whatever hg says of a name that leads to no served changeset (hidden, secret, come since),
+        # clients are told the same of all: they learn nothing of what is not for them.
+        try:
+            snapshot.index.lookup_prefix(key)
+        except Ambiguous:
+            return CommandError(b"ambiguous identifier: %s", (key,))
+        return CommandError(b"unknown revision '%s'", (key,))

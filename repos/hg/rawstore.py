@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final
 
 from repos.hg.errors import CommandError, Moved
+from repos.hg.index import HgIndex
 from repos.hg.repository import HgSnapshot
-from repos.hg.state import count_revisions, is_inline
+from repos.hg.state import nodes_of
 from repos.stamps import stamp
 from wire.hg.cbor import BREAK, INDEFINITE_BYTES, bytes_header, encode
 
@@ -35,6 +37,72 @@ class _Open:
     name: str
     file: IO[bytes]
     size: int
+
+    def cut(self) -> Moved:
+        """What is raised if less of it is left."""
+        return Moved(f"{self.name} was cut while it was read")
+
+
+@dataclass(slots=True)
+class _Changelog:
+    """The index file of a changelog, in which every changeset was found to be served.
+
+    It must stay so until the last byte was read: who strips cuts the files of a store in place, and
+    appends to them what comes next, secret or not. Others append only behind what we read.
+    """
+
+    opened: _Open
+    _mark: tuple[int, int] = field(init=False)
+    _digest: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._mark = self._look()
+        self._digest = self._read()
+
+    def check(self) -> None:
+        """Check that what was read of the store up to now is of the same changesets.
+
+        Raises:
+            Moved: it may not be.
+        """
+        mark = self._look()
+        if mark != self._mark:
+            if self._read() != self._digest:
+                raise self.opened.cut()
+            self._mark = mark
+
+    def check_served(self, index: HgIndex) -> None:
+        """Check that it has what ``index`` serves, and nothing else.
+
+        Raises:
+            Moved: it has not.
+        """
+        opened = self.opened
+        opened.file.seek(0)
+        nodes = nodes_of(opened.file, opened.size)
+        if nodes is None:
+            raise Moved(f"{opened.name} has no changesets that could be read")
+        served = [rev is not None and rev >= 0 for rev in map(index.rev, nodes)]
+        if not all(served) or len(served) != index.count:
+            raise Moved(
+                f"the store has {len(served)} changesets, of which {sum(served)} are served;"
+                f" {index.count} are in all"
+            )
+        self.check()  # what was looked at is what was digested
+
+    def _look(self) -> tuple[int, int]:
+        # Not its mtime: hg sets that, and may set it to what it was.
+        status = os.fstat(self.opened.file.fileno())
+        return status.st_ctime_ns, status.st_size
+
+    def _read(self) -> bytes:
+        digest = hashlib.sha256()
+        self.opened.file.seek(0)
+        left = self.opened.size
+        while piece := self.opened.file.read(min(PIECE, left)):
+            digest.update(piece)
+            left -= len(piece)
+        return digest.digest()
 
 
 def write_rawstorefiledata(
@@ -64,23 +132,24 @@ def write_rawstorefiledata(
         raise CommandError(b"unknown file type: %s", (b", ".join(unknown),))
     store = snapshot.hg_dir / "store"
     names = [f"{_LOGS[log]}.{kind}" for log in sorted(set(files)) for kind in ("d", "i")]
-    with _at_rest(store, names, snapshot.index.count, wait_seconds) as opened:
+    with _at_rest(store, names, snapshot.index, wait_seconds) as (opened, check):
         total = sum(each.size for each in opened)
         write(encode({b"filecount": len(opened), b"totalsize": total}))
         for each in opened:
-            _write_file(each, write)
+            _write_file(each, check, write)
 
 
-def _write_file(opened: _Open, write: Callable[[bytes], object]) -> None:
+def _write_file(opened: _Open, check: Callable[[], None], write: Callable[[bytes], object]) -> None:
     path = opened.name.encode()
     write(encode({b"location": b"store", b"path": path, b"size": opened.size}))
     write(INDEFINITE_BYTES)
     left = opened.size
-    opened.file.seek(0)
     while left:
+        opened.file.seek(opened.size - left)  # a check may have read
         piece = opened.file.read(min(PIECE, left))
         if not piece:
-            raise Moved(f"{opened.name} was cut while it was read")
+            raise opened.cut()
+        check()
         left -= len(piece)
         write(bytes_header(len(piece)) + piece)
     write(BREAK)
@@ -88,11 +157,12 @@ def _write_file(opened: _Open, write: Callable[[bytes], object]) -> None:
 
 @contextmanager
 def _at_rest(
-    store: Path, names: Sequence[str], changesets: int, wait_seconds: float
-) -> Iterator[list[_Open]]:
+    store: Path, names: Sequence[str], index: HgIndex, wait_seconds: float
+) -> Iterator[tuple[list[_Open], Callable[[], None]]]:
     """Open files of a store, at a moment at which nobody writes to it.
 
-    The changelog must have just ``changesets`` revisions: then everything in it is served.
+    The changelog must have just what ``index`` serves. With the files comes what checks that this
+    still holds for bytes that were read.
     """
     deadline = time.monotonic() + wait_seconds
     changelog = "00changelog.i"
@@ -107,8 +177,8 @@ def _at_rest(
                     and stack.enter_context(file) is file
                 ]
                 if not _is_written(store) and _marks(store) == before:
-                    _check_count(opened, changelog, changesets)
-                    yield [each for each in opened if each.name in names and each.size]
+                    check = _checked(opened, changelog, index)
+                    yield [each for each in opened if each.name in names and each.size], check
                     return
         if time.monotonic() >= deadline:
             raise CommandError(
@@ -153,17 +223,17 @@ def _lives(holder: str) -> bool:
 
 def _opened(path: Path) -> IO[bytes] | None:
     try:
-        return path.open("rb")
+        return path.open("rb", buffering=0)  # what is read again may have changed
     except FileNotFoundError:
         return None
 
 
-def _check_count(opened: Sequence[_Open], changelog: str, changesets: int) -> None:
-    count: int | None = 0
+def _checked(opened: Sequence[_Open], changelog: str, index: HgIndex) -> Callable[[], None]:
     for each in opened:
         if each.name == changelog:
-            head = each.file.read(4)
-            index = head + each.file.read(each.size - 4) if is_inline(head) else head
-            count = count_revisions(index, each.size)
-    if count != changesets:
-        raise Moved(f"the store has {count} changesets, of which {changesets} are served")
+            log = _Changelog(each)
+            log.check_served(index)
+            return log.check
+    if index.count:
+        raise Moved(f"the store has no changesets, and {index.count} are served")
+    return lambda: None

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from repos.hg.database import IndexBroken
+from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.index import HgIndex
 from repos.hg.keeper import Keeper, Kept
@@ -29,13 +29,17 @@ from wire.hg.texts import TextError, unhex
 # change, and have asked us for it, in less.
 LOOK_SECONDS: Final = 0.001
 
-# An index that cannot be made, as when the disk is full, is not tried again sooner than after this.
+# An index that cannot be made is not tried again sooner than after this.
 BROKEN_SECONDS: Final = 30.0
+# Nor is one that cannot be read or written just now, as when the disk is full. Soon it can be.
+UNREADABLE_SECONDS: Final = 1.0
 
 # Words of version 1's capabilities by which hg says that it would stream its store.
 _STREAMS: Final = (b"stream", b"stream-preferred", b"streamreqs")
 
 T = TypeVar("T")
+
+_Failure = HgFailed | Unservable | IndexBroken | IndexUnreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,9 @@ class HgSnapshot:
         requirements: what a client of the store's files must understand.
         stream_allowed: the store has nothing that is not served, nor told to be a draft, and hg
             would stream it.
+        stream_unsettled: only this forbids a stream: when the store was counted, it had not as many
+            changesets as are served. Somebody may just have been committing, and a snapshot that is
+            taken anew allows it; or the store has some that are hidden, and none ever does.
         publishing: clients are told that everything is public.
         drafts: for each changeset of the index, 1 if it is a draft; empty if none is.
         hg_dir: the repository's ``.hg``.
@@ -73,6 +80,7 @@ class HgSnapshot:
     namespaces: Mapping[bytes, bytes]
     requirements: frozenset[bytes]
     stream_allowed: bool
+    stream_unsettled: bool
     publishing: bool
     drafts: bytes = field(repr=False)
     hg_dir: Path
@@ -94,7 +102,10 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
     publishing = phases.get(b"publishing") == b"True"
     # Who gets changesets by a stream takes them for public: stock clients ask for no phases then.
     all_public = publishing or not any(map(int.__and__, drafts, index.served))
-    stream_allowed = streams and all_public and kept.state.stored == index.count
+    settled = kept.state.stored == index.count
+    stream_allowed = streams and all_public and settled
+    # A store that cannot be counted cannot be counted later either.
+    unsettled = streams and all_public and not settled and kept.state.stored is not None
     public = index.served
     if drafts:
         public = bytes(served and not draft for served, draft in zip(public, drafts, strict=True))
@@ -124,6 +135,7 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
         namespaces=told.keys[b"namespaces"],
         requirements=requirements,
         stream_allowed=stream_allowed,
+        stream_unsettled=unsettled,
         publishing=publishing,
         drafts=drafts,
         hg_dir=hg_dir,
@@ -181,6 +193,7 @@ class HgRepository:
         data: the directory that has the indexes of all repositories.
         building: threads in which indexes are made, for minutes if they are large, and in which
             other processes that make them are waited for; by default the others.
+        refreshing: threads in which those that are there are brought up to date; likewise.
         asking: threads in which hg is waited for that looks up a name; by default the others.
     """
 
@@ -190,13 +203,14 @@ class HgRepository:
     executor: Executor
     data: Path
     building: Executor | None = None
+    refreshing: Executor | None = None
     asking: Executor | None = None
     _keeper: Keeper = field(init=False)
     _seen: tuple[Stamp, ...] = ()
     _snapshot: HgSnapshot | None = None
     _refreshing: asyncio.Task[HgSnapshot] | None = None
-    _failure: tuple[int, HgFailed | Unservable | IndexBroken] | None = None
-    _refused: tuple[tuple[Stamp, ...], float, Unservable | IndexBroken] | None = None
+    _failure: tuple[int, _Failure] | None = None
+    _refused: tuple[tuple[Stamp, ...], float, _Failure] | None = None
     _broken: HgIndex | None = None
     _begun: int = 0
     _answered: int = 0
@@ -225,7 +239,7 @@ class HgRepository:
         return await asyncio.get_running_loop().run_in_executor(executor, question)
 
     async def _build(self, work: Callable[[], T]) -> T:
-        executor = self.building or self.executor
+        executor = (self.building if self._snapshot is None else self.refreshing) or self.executor
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     async def snapshot(self) -> HgSnapshot:
@@ -237,7 +251,8 @@ class HgRepository:
         Raises:
             HgFailed: hg refuses the repository (its message says why).
             Unservable: the protocol cannot say what is in it.
-            IndexBroken: an index cannot be made, as when the disk is full.
+            IndexBroken: no index can be made that holds what it says.
+            IndexUnreadable: the index, or the repository, cannot be read or written now.
         """
         now = time.monotonic()
         if self._snapshot is not None and now < self._looked + LOOK_SECONDS:
@@ -246,13 +261,15 @@ class HgRepository:
         while True:
             stamps = self._keeper.stamps()
             if self._refused is not None and self._refused[0] == stamps and now < self._refused[1]:
-                raise self._refused[2]  # it costs too much to be tried at each request
+                # It costs too much to be tried at each request. Each one that it is raised for
+                # would add to its traceback.
+                raise self._refused[2].with_traceback(None)
             fresh = stamps == self._seen or self._answered > arrived
             if self._snapshot is not None and fresh:
                 self._looked = now
                 return self._snapshot
             if self._failure is not None and self._failure[0] > arrived:
-                raise self._failure[1]
+                raise self._failure[1].with_traceback(None)
             if self._refreshing is None:
                 self._begun += 1
                 self._refreshing = asyncio.create_task(self._refresh(stamps))
@@ -276,20 +293,40 @@ class HgRepository:
         return await self.snapshot()
 
     async def _refresh(self, stamps: tuple[Stamp, ...]) -> HgSnapshot:
+        broken = self._broken
         try:
-            broken, self._broken = self._broken, None
-            kept = await self._build(partial(self._keeper.refresh, broken))
-            snapshot = await self._build(partial(snapshot_of, kept, self.path))
-        except (HgFailed, Unservable, IndexBroken) as failure:
+            kept, snapshot = await self._build(partial(self._take, broken))
+        except (HgFailed, Unservable, IndexBroken, IndexUnreadable) as failure:
             self._failure = (self._begun, failure)
-            if isinstance(failure, Unservable):
-                self._refused = (stamps, math.inf, failure)
-            elif isinstance(failure, IndexBroken):
-                self._refused = (stamps, time.monotonic() + BROKEN_SECONDS, failure)
+            pause = _pause(failure)
+            if pause:
+                self._refused = (stamps, time.monotonic() + pause, failure)
             raise
         finally:
             self._refreshing = None
+        if self._broken is broken:
+            self._broken = None
         self._snapshot = snapshot
         self._answered = self._begun
         self._seen = kept.state.stamps
         return snapshot
+
+    def _take(self, broken: HgIndex | None) -> tuple[Kept, HgSnapshot]:
+        try:
+            kept = self._keeper.refresh(broken)
+            return kept, snapshot_of(kept, self.path)
+        except OSError as error:
+            raise IndexUnreadable(str(error)) from error
+
+
+def _pause(failure: _Failure) -> float:
+    """For how many seconds a repository that failed so is not tried again while it is the same."""
+    match failure:
+        case Unservable():
+            return math.inf
+        case IndexBroken():
+            return BROKEN_SECONDS
+        case IndexUnreadable():
+            return UNREADABLE_SECONDS
+        case HgFailed():
+            return 0.0

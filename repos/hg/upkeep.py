@@ -9,7 +9,6 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from repos.hg.database import IndexBroken, read_meta
+from repos.hg.database import IndexBroken, IndexUnreadable, read_meta
 from repos.hg.generation import current, locked, open_current
 
 # How long a process that works on an index is waited for: as long as it takes to look at a
@@ -48,7 +47,11 @@ class Measured:
 
 
 def measure(directory: Path) -> Measured | None:
-    """The index in a directory; None if there is none that can be used; blocks."""
+    """The index in a directory; None if there is none that can be used; blocks.
+
+    Raises:
+        IndexUnreadable: nobody can tell just now.
+    """
     if current(directory) is None:
         return None
     with locked(directory):
@@ -114,7 +117,7 @@ def remove_vanished(indexes: Path) -> tuple[Path, ...]:
     """
     gone = []
     for directory in sorted(indexes.iterdir()) if indexes.is_dir() else ():
-        with suppress(IndexBusy, OSError):
+        with suppress(IndexBusy, IndexUnreadable, OSError):
             if IndexPlace(directory).exists:
                 with _tried(directory, 0):
                     place = _repository_of(directory)
@@ -125,14 +128,14 @@ def remove_vanished(indexes: Path) -> tuple[Path, ...]:
 
 
 def _repository_of(directory: Path) -> Path | None:
-    """The ``.hg`` that an index was made from; None if that is not to be read; under the lock."""
+    """The ``.hg`` that an index was made from; None if that is not noted; under the lock."""
     generation = open_current(directory)
     if generation is None:
         return None
     try:
         with generation.reading() as db:
             noted = read_meta(db, "repository")
-    except (IndexBroken, sqlite3.Error):
+    except IndexBroken:
         return None
     finally:
         generation.close()

@@ -24,11 +24,11 @@ from repos.hg.repository import HgRepository, HgSnapshot
 from server.answer import Answer, Inlined
 from server.exchange import EXCHANGE, client_of
 from server.hg.command import DIALECT, Answerer, HgCommand, Write, acceptance_of
-from server.hg.compressed import compressed
+from server.hg.compressed import Compressor
 from server.hg.content import Piped
 from server.hg.describe import descriptor, offered
 from server.hg.interest import Interest, Key
-from server.hg.questions import Bulk, Questions, Small, is_bulk
+from server.hg.questions import Bulk, Questions, Small, is_bulk, may_ask_hg
 from server.hg.reply import Asked, Content, Reply, Response, Whole
 from server.hg.requests import Meaning, Requests, Understood
 from server.hg.routes import CommandUrl
@@ -88,6 +88,7 @@ class Answering:
         runtime: the server's.
         requests: what requests meant before.
         interest: who waits for which answers.
+        compressor: compresses what is sent inline.
         questions: to the repository that is asked.
         request: the HTTP request.
         url: what its URL says.
@@ -96,6 +97,7 @@ class Answering:
     runtime: Runtime
     requests: Requests
     interest: Interest
+    compressor: Compressor
     questions: Questions
     request: web.Request
     url: CommandUrl
@@ -127,6 +129,8 @@ class Answering:
                 size += len(chunk)
                 if size > largest:
                     raise web.HTTPRequestEntityTooLarge(max_size=largest, actual_size=size)
+                # Data that come with a command are read, within their limit, and left: no command
+                # of the protocol has a use for them.
                 self._received += self._reactor.receive(chunk)
                 await asyncio.sleep(0)  # what came at once is read in turns with others
             self._reactor.end()
@@ -194,7 +198,9 @@ class Answering:
         _log.info("request %s breaks the protocol: %s", exchange.request_id, violation)
         first = self._received[0].request_id if self._received else 1
         payload = encode_error("protocol", b"%s", (str(violation).encode(),))
-        reply.refuse(violation.request_id or first, payload)
+        told = (violation.request_id or first, *(each.request_id for each in self._received))
+        for request_id in dict.fromkeys(told):
+            reply.refuse(request_id, payload)
 
     # --- answers -------------------------------------------------------------------------
 
@@ -248,7 +254,12 @@ class Answering:
                 _log.warning("repository %s is read again: %s", self.repository.name, error)
                 broken = isinstance(error, IndexBroken)
                 snapshot = await self.repository.renewed(snapshot, broken=broken)
-        return await self._respond(asked, snapshot)
+        try:
+            return await self._respond(asked, snapshot)
+        except Elsewhere:
+            raise CommandError(
+                b"the repository changes faster than it is read; try again"
+            ) from None
 
     async def _respond(self, asked: Understood, snapshot: HgSnapshot) -> tuple[Response, Outcome]:
         settings = self.runtime.settings.redirect
@@ -365,25 +376,18 @@ class Answering:
         place = (repository.identity, entity.digest, encoding)
         self._holds.enter_context(self.interest.held(place))
         check = functools.partial(self.interest.check, place)
-        return await compressed(
-            self.runtime.pipeline, repository.name, repository.identity, entity, encoding, check
+        return await self.compressor.compressed(
+            repository.name, repository.identity, entity, encoding, check
         )
 
 
 def _few_names(understood: list[Understood | Failed]) -> list[Understood | Failed]:
-    """The same, but for names beyond those that anybody looks up at a time: each may be a process.
-
-    Nodes in full are no names.
-    """
+    """The same without names beyond those that anybody looks up: each may be a process."""
     found: list[Understood | Failed] = []
     names = 0
     for each in understood:
-        if isinstance(each, Understood) and each.spec.name == b"lookup":
-            key = each.arguments()[b"key"]
-            names += not (isinstance(key, bytes) and len(key) == 40)
-            if names > _NAMES:
-                each = _TOO_MANY  # noqa: PLW2901 - it stands in its place
-        found.append(each)
+        names += isinstance(each, Understood) and may_ask_hg(each)
+        found.append(_TOO_MANY if names > _NAMES else each)
     return found
 
 

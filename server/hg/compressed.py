@@ -3,25 +3,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
-import threading
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from cache.entities import Entities, OpenEntity
 from cache.errors import CacheUnavailable
 from cache.flights import Outcome, RunFailed, Sink
 from cache.keys import record_key
-from server.answer import Inlined
+from cache.records import Record
+from server.answer import Growing, Inlined
 from server.hg.content import PIECE
 from server.pipeline import Pipeline
 from stores.entity import OCTET_STREAM
 from wire.hg.encodings import Encoding, encoder
 
 _DIALECT: Final = "hg-encoded"
-
-# What compresses; nobody holds one for longer than that takes, for it waits for no client.
-_CORES: Final = threading.BoundedSemaphore(os.cpu_count() or 1)
 
 
 class Check(Protocol):
@@ -32,31 +31,67 @@ class Check(Protocol):
         ...
 
 
-async def compressed(  # noqa: PLR0917 - what is compressed, and for whom
-    pipeline: Pipeline,
-    repository: str,
-    identity: str,
-    entity: OpenEntity,
-    encoding: Encoding,
-    check: Check,
-) -> Inlined | None:
-    """The payload of a stream that tells ``entity``; None where the cache cannot be written.
+@dataclass(slots=True)
+class Compressor:
+    """Has entities compressed, as many at a time as there are cores.
 
-    Args:
-        pipeline: whose cache keeps it.
-        repository: served name.
-        identity: what names the repository in keys.
-        entity: what is told.
-        encoding: of the stream.
-        check: see :class:`Check`; asked in the thread of the run.
+    More would only take each other's caches away, and the threads of all other runs.
+
+    Attributes:
+        pipeline: whose cache keeps what comes of it.
     """
-    key = record_key(_DIALECT, identity, entity.digest.encode(), encoding.encode())
-    entities = pipeline.cache.entities
-    run = functools.partial(_run, entities, entity.digest, entity.size, encoding, check)
-    try:
-        return await pipeline.derived(repository, identity, key, run)
-    except CacheUnavailable:
-        return None
+
+    pipeline: Pipeline
+    _lanes: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(os.cpu_count() or 1)
+    )
+    _ending: set[asyncio.Future[Record]] = field(default_factory=set)
+
+    async def compressed(
+        self,
+        repository: str,
+        identity: str,
+        entity: OpenEntity,
+        encoding: Encoding,
+        check: Check,
+    ) -> Inlined | None:
+        """The payload of a stream that tells ``entity``; None where the cache cannot be written.
+
+        Args:
+            repository: served name.
+            identity: what names the repository in keys.
+            entity: what is told.
+            encoding: of the stream.
+            check: see :class:`Check`; asked in the thread of the run.
+        """
+        key = record_key(_DIALECT, identity, entity.digest.encode(), encoding.encode())
+        entities = self.pipeline.cache.entities
+        run = functools.partial(_run, entities, entity.digest, entity.size, encoding, check)
+        await self._lanes.acquire()
+        made: Inlined | None = None
+        try:
+            made = await self.pipeline.derived(repository, identity, key, run)
+        except CacheUnavailable:
+            return None
+        finally:
+            if isinstance(made, Growing) and made.flight.leader:
+                self._release_after(made)
+            else:
+                self._lanes.release()
+        return made
+
+    def _release_after(self, made: Growing) -> None:
+        """Keep the lane until the run has ended, whoever waits for it."""
+        ending = asyncio.ensure_future(made.flight.finished())
+        self._ending.add(ending)
+
+        def ended(task: asyncio.Future[Record]) -> None:
+            self._ending.discard(task)
+            self._lanes.release()
+            if not task.cancelled():
+                task.exception()  # told to those who read along
+
+        ending.add_done_callback(ended)
 
 
 def _run(  # noqa: PLR0917 - bound by the one caller, but for the last
@@ -67,8 +102,7 @@ def _run(  # noqa: PLR0917 - bound by the one caller, but for the last
     opened = entities.open(digest, size)
     if opened is None:
         raise RunFailed(f"entity {digest} went away while it was to be compressed")
-    # More at a time than there are cores would only take each other's caches away.
-    with opened, _CORES:
+    with opened:
         sink.head(b"")
         coder = encoder(encoding)
         encoded = bytearray()

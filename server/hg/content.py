@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -125,8 +126,10 @@ class Piped:
                 raise ConnectionResetError("nobody takes this any more")
             asyncio.run_coroutine_threadsafe(queue.put(data), loop).result()
 
-        run = asyncio.ensure_future(loop.run_in_executor(self.executor, self.run, write))
+        thread = self.executor.submit(self.run, write)
+        run = asyncio.wrap_future(thread)
         run.add_done_callback(_retrieved)
+        taking: asyncio.Future[bytes] | None = None
         try:
             while not run.done() or not queue.empty():
                 taking = asyncio.ensure_future(queue.get())
@@ -139,10 +142,13 @@ class Piped:
             run.result()
         finally:
             left.set()
+            if taking is not None:
+                taking.cancel()
+            thread.cancel()  # if it waits for a thread; else a write that waits goes on, and fails
             while not run.done():
                 while not queue.empty():
                     queue.get_nowait()
-                await asyncio.wait({run}, timeout=0.01)  # a write that waited goes on, and fails
+                await asyncio.wait({run}, timeout=0.01)
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,21 +191,26 @@ async def resumed(
     Raises:
         Exception: what either raises, but for failures of the cache in the first.
     """
-    taken = 0
+    taken, hasher = 0, hashlib.sha256()
     try:
         async with aclosing(pieces):
             async for piece in pieces:
                 taken += len(piece)
+                hasher.update(piece)
                 yield piece
     except (CacheUnavailable, RunFailed) as error:
         _log.error("an answer goes on without the cache: %s", error)
     else:
         return
-    async with aclosing(anew()) as again:
-        async for piece in again:
-            if taken < len(piece):
-                yield piece[taken:]
-            taken = max(0, taken - len(piece))
+    again, left = hashlib.sha256(), taken
+    async with aclosing(anew()) as made:
+        async for piece in made:
+            again.update(piece[:left])
+            if left < len(piece):
+                if again.digest() != hasher.digest():
+                    raise RunFailed("an answer that broke off is made otherwise the second time")
+                yield piece[left:]
+            left = max(0, left - len(piece))
 
 
 def _retrieved(run: asyncio.Future[None]) -> None:

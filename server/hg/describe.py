@@ -19,6 +19,24 @@ from wire.hg.handshake import HASHES, AdvertisedTarget, Descriptor
 _READS: Final = frozenset(spec.name for spec in COMMANDS.values() if spec.permission == "pull")
 _RAW: Final = b"rawstorefiledata"
 
+# Stores that every client of this protocol can read: it looks at no requirement before it takes the
+# files for its own. What only concerns names of files, or the server's own caches, is no matter.
+_READABLE: Final = frozenset(
+    (
+        b"bookmarksinstore",
+        b"dirstate-v2",
+        b"dotencode",
+        b"fncache",
+        b"generaldelta",
+        b"persistent-nodemap",
+        b"revlog-compression-zstd",
+        b"revlogv1",
+        b"share-safe",
+        b"sparserevlog",
+        b"store",
+    )
+)
+
 # The client's own list of requirements that it can read is compared with this one; what only
 # concerns the working copy of our side is none of its business.
 _FORMATS: Final = frozenset(
@@ -48,7 +66,11 @@ def descriptor(
 
 def offered(runtime: Runtime, snapshot: HgSnapshot) -> frozenset[bytes]:
     """Names of the commands that are answered for one repository."""
-    streams = snapshot.stream_allowed and runtime.settings.hg.stream_clones
+    streams = (
+        runtime.settings.hg.stream_clones
+        and snapshot.stream_allowed
+        and snapshot.requirements <= _READABLE
+    )
     return _READS if streams else _READS - {_RAW}
 
 

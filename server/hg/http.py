@@ -7,11 +7,11 @@ import asyncio
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Self
 
 from aiohttp import web
 
-from repos.hg.database import IndexBroken
+from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
 from repos.hg.program import HgFailed
@@ -22,6 +22,7 @@ from server.exchange import EXCHANGE, client_of
 from server.git import answers
 from server.hg.answering import MULTIREQUEST, Answering
 from server.hg.command import DIALECT
+from server.hg.compressed import Compressor
 from server.hg.describe import descriptor
 from server.hg.interest import Interest
 from server.hg.questions import Questions
@@ -42,8 +43,8 @@ from wire.hg.messages import CBOR_MEDIA_TYPE, FRAMING_MEDIA_TYPE
 
 _log = logging.getLogger("offramp.hg")
 
-# Repositories of which is remembered what was asked.
-_KEPT: Final = 1000
+# Repositories of which is remembered what was asked, which keeps them open.
+_KEPT: Final = 256
 
 _V1_ERROR: Final = "application/hg-error"
 
@@ -58,9 +59,15 @@ class HgHttp:
     """The handlers of one server process for Mercurial clients."""
 
     runtime: Runtime
+    compressor: Compressor
     requests: Requests = field(default_factory=Requests)
     interest: Interest = field(default_factory=Interest)
     questions: OrderedDict[str, Questions] = field(default_factory=OrderedDict)
+
+    @classmethod
+    def of(cls, runtime: Runtime) -> Self:
+        """The handlers of ``runtime``."""
+        return cls(runtime, Compressor(runtime.pipeline))
 
     async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
         """Answer one request for a URL of a Mercurial client."""
@@ -101,7 +108,7 @@ class HgHttp:
         if wants_upgrade(request.headers):
             try:
                 snapshot = await repository.snapshot()
-            except (HgFailed, IndexBroken, Unservable) as error:
+            except (HgFailed, IndexBroken, IndexUnreadable, Unservable) as error:
                 return self._unreadable(request, repository, error)
             settings = self.runtime.settings
             client = client_of(request, settings.public_url, settings.listen)
@@ -116,6 +123,7 @@ class HgHttp:
             questions = self.questions[repository.name] = Questions(Lookups(repository))
             while len(self.questions) > _KEPT:
                 self.questions.popitem(last=False)
+        self.questions.move_to_end(repository.name)
         return questions
 
     def _unreadable(
@@ -140,7 +148,13 @@ class HgHttp:
         exchange = request[EXCHANGE]
         exchange.command = url.command
         answering = Answering(
-            self.runtime, self.requests, self.interest, self._questions(repository), request, url
+            self.runtime,
+            self.requests,
+            self.interest,
+            self.compressor,
+            self._questions(repository),
+            request,
+            url,
         )
         try:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):

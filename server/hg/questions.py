@@ -23,12 +23,16 @@ from wire.hg.cbor import Value
 from wire.hg.commands import CommandSpec
 from wire.hg.messages import sorted_names
 
-# Nodes that are looked up in the event loop; more of them would stop it for too long.
+# Roots that are looked up in the event loop; more of them would stop it for too long.
 _QUICK: Final = 1000
 
 # Answers that only the state of the repository decides, and how many are remembered of each one's.
 _LASTING: Final = frozenset((b"branchmap", b"heads", b"listkeys"))
 _REMEMBERED: Final = 16
+
+# What a snapshot has; of others, hg tells what is there at the moment.
+_KEPT_NAMESPACES: Final = frozenset((b"bookmarks", b"namespaces", b"phases"))
+_NODE_DIGITS: Final = 40
 
 Describe = Callable[[HgSnapshot], Value]
 """The answer to ``capabilities``."""
@@ -93,7 +97,7 @@ class Questions:
 
     async def _small(self, snapshot: HgSnapshot, asked: Understood, describe: Describe) -> bytes:
         """A small answer, encoded; the same for all who ask until the repository changes."""
-        if asked.spec.name not in _LASTING:
+        if asked.spec.name not in _LASTING or may_ask_hg(asked):
             return cbor.encode(await _value(self.lookups, snapshot, asked, describe))
         place = (snapshot.digest, asked.digest)
         told = self._told.get(place)
@@ -103,6 +107,16 @@ class Questions:
             while len(self._told) > _REMEMBERED:
                 self._told.popitem(last=False)
         return told
+
+
+def may_ask_hg(asked: Understood) -> bool:
+    """Whether a process may have to be started for an answer."""
+    match asked.spec.name:
+        case b"lookup":
+            return len(_bytes(asked.arguments(), b"key")) != _NODE_DIGITS
+        case b"listkeys":
+            return _bytes(asked.arguments(), b"namespace") not in _KEPT_NAMESPACES
+    return False
 
 
 def is_bulk(spec: CommandSpec) -> bool:
@@ -127,15 +141,15 @@ def _depends(snapshot: HgSnapshot, asked: Understood) -> tuple[bytes, ...]:
 async def _value(
     lookups: Lookups, snapshot: HgSnapshot, asked: Understood, describe: Describe
 ) -> cbor.Encodable:
+    if asked.spec.name == b"known" and not asked.is_small:
+        # To read so many nodes, and to find them, would stop the event loop for too long.
+        return await lookups.repository.in_thread(lambda: _known(snapshot, asked))
     args = asked.arguments()
     match asked.spec.name:
         case b"heads":
             return commands.heads(snapshot, publiconly=args[b"publiconly"] is True)
         case b"known":
-            nodes = parse_nodes(args[b"nodes"], b"nodes")
-            if len(nodes) <= _QUICK:
-                return commands.known(snapshot, nodes)
-            return await lookups.repository.in_thread(lambda: commands.known(snapshot, nodes))
+            return _known(snapshot, asked)
         case b"listkeys":
             return await lookups.listkeys(snapshot, _bytes(args, b"namespace"))
         case b"lookup":
@@ -145,6 +159,10 @@ async def _value(
         case b"capabilities":
             return describe(snapshot)
     raise CommandError(b"command %s is not served", (asked.spec.name,))
+
+
+def _known(snapshot: HgSnapshot, asked: Understood) -> Value:
+    return commands.known(snapshot, parse_nodes(asked.arguments()[b"nodes"], b"nodes"))
 
 
 # --- answers that are made once ---------------------------------------------------------------

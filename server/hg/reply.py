@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -159,18 +159,29 @@ class Reply:
                     {*pending, pulse}, return_when=asyncio.FIRST_COMPLETED
                 )
                 pending.discard(pulse)
-                for task in done:
-                    task.result()  # whatever ended one ends all
+                # Whatever ended one ends all. Waiting for a client that takes nothing, aiohttp may
+                # cancel one task for what ended another.
+                for task in sorted(done, key=asyncio.Future[None].cancelled):
+                    if task.cancelled():
+                        raise ConnectionResetError("the connection broke in mid-answer")
+                    task.result()
             return await self._finish()
         except (ConnectionError, Stalled):
             raise
-        except BaseException as error:
+        except asyncio.CancelledError as error:
+            await _cancelled(tasks)
             await self._break_off(error)
             raise
+        except Exception as error:
+            if not self.request[EXCHANGE].begun:
+                raise
+            # Each answer has ended, if only in an error: so the whole can end as one does.
+            _log.exception("request %s failed", self.request[EXCHANGE].request_id)
+            await _cancelled(tasks)
+            await self._break_off(error)
+            return await self._finish()
         finally:
-            for task in (*tasks, pulse):
-                task.cancel()
-            await asyncio.gather(*tasks, pulse, return_exceptions=True)
+            await _cancelled((*tasks, pulse))
             self.request[EXCHANGE].sent = self._sender.sent
 
     def refuse(self, request_id: int, payload: bytes) -> None:
@@ -380,7 +391,7 @@ class Reply:
             if self.request.content.exception() is not None:
                 # aiohttp, when it stops, leaves the connection open for a last moment after this.
                 raise _Stopping("the server stops")
-            if b"progress" in self.reactor.settings.extra_frames:
+            if b"progress" in self.reactor.settings.extra_frames and not self._outbox:
                 for request_id, asked in self._waiting.items():
                     asked.told = True
                     self._say(request_id, _how_far(asked))
@@ -406,6 +417,13 @@ class Reply:
             self._outbox.append(
                 self.reactor.notice(stream, request_id, FrameType.TEXT_OUTPUT, payload)
             )
+
+
+async def _cancelled(tasks: Collection[asyncio.Future[None]]) -> None:
+    """End tasks, and wait until they have."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _how_far(asked: Asked) -> Progress:

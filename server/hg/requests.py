@@ -65,6 +65,11 @@ class Understood:
         return check_arguments(self.spec, parse_request(self._payload).args)
 
     @property
+    def is_small(self) -> bool:
+        """Its arguments were few enough to be kept."""
+        return self._args is not None
+
+    @property
     def is_short(self) -> bool:
         """Keeping it costs little, whatever it was read from."""
         names = () if self.offer is None else (*self.offer.targets, *self.offer.hashes)

@@ -60,12 +60,13 @@ async def post(served: Served, body: bytes, path: str = PATH, **headers: str) ->
 
 
 def error_of(reply: Reply) -> RemoteError:
-    """The error frame of an answer that is nothing else."""
+    """The error of an answer that is nothing else; all who asked are told the same."""
     assert reply.status == 200
     assert reply.headers["content-type"] == FRAMING_MEDIA_TYPE
-    (found,) = frames(reply.body)
-    assert found.kind is FrameType.ERROR
-    return parse_error(found.payload)
+    found = frames(reply.body)
+    assert {frame.kind for frame in found} == {FrameType.ERROR}
+    (payload,) = {frame.payload for frame in found}
+    return parse_error(payload)
 
 
 def long(size: int) -> bytes:

@@ -116,6 +116,13 @@ async def test_frames_that_break_the_protocol(served: Served, bad: str) -> None:
     await lives(served)
 
 
+async def test_all_who_asked_before_a_breach_are_told(served: Served) -> None:
+    """No client waits for the answer to a request that was whole before the body broke."""
+    body = heads() + heads(3, stream_flags=0) + frame(FrameType.ERROR, b"x", stream_flags=0)
+    found = frames((await post(served, body, where("linear", "multirequest"))).body)
+    assert {each.request_id for each in found if each.kind is FrameType.ERROR} >= {1, 3}
+
+
 async def test_cut_bodies_are_breaches_or_short(served: Served) -> None:
     """A body that ends at any byte of a request is answered by an error frame."""
     body = heads()

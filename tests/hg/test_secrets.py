@@ -89,11 +89,15 @@ async def refuses(served: Served, what: Named, public: bytes) -> None:
     for redirect in (False, True):
         for told in await ask_all(served, what, public, redirect=redirect):
             assert isinstance(told.status, Failed), told
+    # What is said of it is what is said of a node that nobody ever made.
+    for digits in (40, 12):
+        key, other = what.changeset.hex().encode()[:digits], b"f" * digits
+        said = [(await call(served, "repo", "lookup", key=each)).failure for each in (key, other)]
+        assert said[0].replace(key.decode(), "") == said[1].replace(other.decode(), "")
     for name in ("heads", "branchmap"):
         assert what.changeset not in (await call(served, "repo", name)).data
     assert (await call(served, "repo", "known", nodes=[what.changeset])).objects == [b"0"]
-    # Not of phases: stock names hidden roots of drafts there, and so may we.
-    for namespace in (b"bookmarks", b"obsolete", b"namespaces"):
+    for namespace in (b"bookmarks", b"obsolete", b"namespaces", b"phases"):
         told = await call(served, "repo", "listkeys", namespace=namespace)
         assert what.changeset.hex().encode() not in told.data
 

@@ -139,6 +139,7 @@ async def test_a_thousand_small_answers_share_a_context(
     serve: Serve, sources: Sources, data: Path, encoding: Encoding
 ) -> None:
     """They are on one stream, and take much less than half of what a context for each would."""
+    sources.path("large")
     served = await serve_hg(serve, sources.root, redirect=INLINE, data=data)
     requests = [
         request(name, **args)

@@ -18,12 +18,13 @@ from repos.hg import database
 from repos.hg import keeper as keeping
 from repos.hg import repository as module
 from repos.hg.build import Builder
-from repos.hg.database import IndexBroken
+from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import UnknownNode, Unservable
 from repos.hg.keeper import Keeper
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
 from repos.hg.revisions import Explicit
+from repos.hg.state import stamps_of
 from tests.hg.repositories import Work, configure, work
 from tests.hg.versions import hg
 from tests.repos.hg_replay import Replay, served, stock
@@ -242,6 +243,21 @@ def count_asks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return asks
 
 
+def test_a_time_that_was_set_back(tmp_path: Path) -> None:
+    """A file that was written has changed, also if it is as long and as old as it was."""
+    store = tmp_path / "store"
+    store.mkdir()
+    changelog = store / "00changelog.i"
+    changelog.write_bytes(b"one")
+    before, stamps = changelog.stat(), stamps_of(tmp_path, {})
+    assert stamps_of(tmp_path, {}) == stamps
+    while changelog.stat().st_ctime_ns == before.st_ctime_ns:  # until the clock's next tick
+        changelog.write_bytes(b"two")
+        os.utime(changelog, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert changelog.stat().st_mtime_ns == before.st_mtime_ns
+    assert stamps_of(tmp_path, {}) != stamps
+
+
 async def test_hg_is_asked_once(
     repository: HgRepository,
     tmp_path: Path,
@@ -417,17 +433,17 @@ async def test_an_index_that_cannot_be_made(
     def full(_path: Path) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database or disk is full")
 
-    monkeypatch.setattr(module, "BROKEN_SECONDS", 1000.0)
+    monkeypatch.setattr(module, "UNREADABLE_SECONDS", 1000.0)
     with monkeypatch.context() as patched:
         patched.setattr(database, "open_new", full)
         for _ in range(2):
-            with pytest.raises(IndexBroken, match="disk is full"):
+            with pytest.raises(IndexUnreadable, match="disk is full"):
                 await repository.snapshot()
-        assert asks == [2]
+        assert asks == [1]
         patched.setattr(module.time, "monotonic", lambda: 1e9)
-        with pytest.raises(IndexBroken, match="disk is full"):
+        with pytest.raises(IndexUnreadable, match="disk is full"):
             await repository.snapshot()
-    assert asks == [4]
+    assert asks == [2]
     monkeypatch.setattr(module.time, "monotonic", lambda: 2e9)
     assert (await repository.snapshot()).index.count == 2
 

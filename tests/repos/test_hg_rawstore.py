@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from repos.hg import rawstore
+from repos.hg import keeper, rawstore
 from repos.hg import repository as module
 from repos.hg.errors import CommandError, Moved
 from repos.hg.rawstore import write_rawstorefiledata
 from repos.hg.repository import HgRepository, HgSnapshot
-from repos.hg.state import count_revisions
-from tests.hg.repositories import work
+from repos.hg.state import count_revisions, nodes_of, stored_changesets
+from tests.hg.repositories import Work, work
 from tests.hg.versions import hg
 from tests.repos.hg_kinds import Kinds
 from tests.repos.hg_replay import gathered, served
@@ -62,6 +64,7 @@ async def test_what_may_not_be_streamed(kinds: Kinds, kind: str) -> None:
     """A store with secret, hidden or draft changesets is not streamed."""
     snapshot = await kinds(kind).snapshot()
     assert not snapshot.stream_allowed
+    assert not snapshot.stream_unsettled
     with pytest.raises(CommandError, match="stream clone is disabled"):
         streamed(snapshot, BOTH)
 
@@ -87,6 +90,104 @@ async def test_a_repository_that_changes(repository: HgRepository, tmp_path: Pat
     assert not (await repository.renewed(snapshot)).stream_allowed
     with pytest.raises(CommandError, match="unknown file type: files, x"):
         streamed(snapshot, [b"x", b"changelog", b"files"])
+
+
+def hide(made: Work, content: str) -> bytes:
+    """Amend the last changeset to a secret one; its node. It takes the place of the other one."""
+    made.write("a", content)
+    made.hg("commit", "--quiet", "--amend", "--secret", "--message", "hidden")
+    return bytes.fromhex(made.node("tip"))
+
+
+def left_behind(snapshot: HgSnapshot, at: int, happens: Callable[[], None]) -> bytes:
+    """What of a store is streamed by a snapshot, if something happens before the piece ``at``."""
+    pieces: list[bytes] = []
+
+    def write(piece: bytes) -> None:
+        if len(pieces) == at:
+            happens()
+        pieces.append(piece)
+
+    with pytest.raises(Moved):
+        write_rawstorefiledata(snapshot, BOTH, write)
+    return b"".join(pieces)
+
+
+async def test_one_goes_and_a_secret_one_comes(repository: HgRepository, tmp_path: Path) -> None:
+    """As many changesets as are served are not streamed if one is another, and secret."""
+    with work(hg(), tmp_path / "p") as made:
+        made.commit(a="2\n")
+        made.commit(a="3\n")
+        snapshot = await repository.snapshot()
+        assert snapshot.stream_allowed
+        secret = hide(made, "secret\n")
+    assert stored_changesets(repository.path) == snapshot.index.count
+    with pytest.raises(Moved, match="3 changesets, of which 2 are served; 3 are in all"):
+        streamed(snapshot, BOTH)
+    assert left_behind(snapshot, 0, lambda: None) == b""
+    store = repository.path / "store"
+    assert secret in (store / "00changelog.i").read_bytes()
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_a_secret_one_comes_while_it_is_streamed(
+    repository: HgRepository, tmp_path: Path, large: bool
+) -> None:
+    """Who strips writes into the very files that are read; what he adds is not sent."""
+    with work(hg(), tmp_path / "p") as made:
+        if large:  # than what hg keeps in one file
+            made.write("a", "2\n")
+            message = tmp_path / "message"
+            message.write_text(random.Random(1).randbytes(150_000).hex())
+            made.hg("commit", "--quiet", "--logfile", message)
+        made.commit(a="3\n")
+        snapshot = await repository.snapshot()
+        assert snapshot.stream_allowed
+        secrets: list[bytes] = []
+        sent = left_behind(snapshot, 2, lambda: secrets.append(hide(made, "secret\n")))
+    store = repository.path / "store"
+    assert (store / "00changelog.d").exists() == large
+    assert secrets[0] in (store / "00changelog.i").read_bytes()
+    assert secrets[0] not in sent
+
+
+async def test_what_is_appended_meanwhile(repository: HgRepository, tmp_path: Path) -> None:
+    """A commit while a store is streamed changes nothing of what is sent."""
+    snapshot = await repository.snapshot()
+    before = streamed(snapshot, BOTH)
+    pieces: list[bytes] = []
+    with work(hg(), tmp_path / "p") as made:
+
+        def write(piece: bytes) -> None:
+            if len(pieces) == 3:
+                made.commit(a="2\n")
+            pieces.append(piece)
+
+        write_rawstorefiledata(snapshot, BOTH, write)
+    assert stored_changesets(repository.path) == 2
+    sent = b"".join(item.data for item in decode(b"".join(pieces)) if isinstance(item, Chunk))
+    assert sent == b"".join(before.values())
+
+
+async def test_a_commit_while_hg_is_asked(
+    repository: HgRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A store that grew before it was counted is streamed by the next snapshot."""
+
+    def grown(path: Path) -> int | None:
+        if not done:
+            with work(hg(), tmp_path / "p") as made:
+                done.append(made.commit(a="2\n"))
+        return stored_changesets(path)
+
+    done: list[str] = []
+    monkeypatch.setattr(keeper, "stored_changesets", grown)
+    snapshot = await repository.snapshot()
+    assert (snapshot.index.count, snapshot.stream_allowed) == (1, False)
+    assert snapshot.stream_unsettled
+    renewed = await repository.renewed(snapshot)
+    assert (renewed.index.count, renewed.stream_allowed) == (2, True)
+    assert not renewed.stream_unsettled
 
 
 async def test_a_writer(repository: HgRepository, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,3 +237,25 @@ async def test_a_store_that_is_cut(repository: HgRepository) -> None:
 def test_counting_revisions(index: bytes, size: int, count: int | None) -> None:
     """A revlog's revisions are counted by its index, inline or not; what is none has no count."""
     assert count_revisions(index, size) == count
+
+
+def entry(node: bytes, size: int = 0) -> bytes:
+    """An entry of a revlog's index; the first one begins with the header instead."""
+    return bytes(8) + size.to_bytes(4, "big") + bytes(20) + node + bytes(12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 2500])
+def test_nodes_of_a_revlog(count: int) -> None:
+    """The nodes of a revlog are those of its entries, inline or not, as far as it counts."""
+    nodes = [number.to_bytes(20, "big") for number in range(count)]
+    plain = b"".join(map(entry, nodes))
+    inline = b"".join(entry(node, at % 5) + b"x" * (at % 5) for at, node in enumerate(nodes))
+    for header, entries in ((b"\0\0\0\1", plain), (b"\0\1\0\1", inline)):
+        index = header[: len(entries)] + entries[4:]
+        found = nodes_of(io.BytesIO(index + b"more"), len(index))
+        assert found is not None
+        assert list(found) == nodes
+        if count:
+            assert nodes_of(io.BytesIO(index), len(index) - 1) is None
+            cut = nodes_of(io.BytesIO(index[:-10]), len(index))
+            assert cut is None or list(cut) == nodes[:-1]
