@@ -72,6 +72,4 @@ def _in_order(acceptance: Acceptance, targets: Sequence[Target]) -> Sequence[Tar
     wanted = acceptance.targets
     if wanted is None:
         return targets
-    return sorted(
-        targets, key=lambda t: wanted.index(t.name) if t.name in wanted else len(wanted)
-    )
+    return sorted(targets, key=lambda t: wanted.index(t.name) if t.name in wanted else len(wanted))
