@@ -96,6 +96,8 @@ def shared_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def served(serve: Serve, sources: Sources, shared_data: Path) -> Served:
     """A server of all that was made, which has its indexes and records already."""
+    for kind in ("linear", "merges", "branches", "phases"):
+        sources.path(kind)
     return await serve_hg(serve, sources.root, data=shared_data)
 
 

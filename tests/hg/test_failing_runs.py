@@ -115,6 +115,7 @@ async def test_a_stock_client_is_not_left_waiting(
     redirect: bool,
 ) -> None:
     """Hg aborts when an answer breaks off, rolls back, and clones well the next time."""
+    sources.path("linear")
     served = await serve_hg(serve, sources.root, redirect={"min_size": 0, "enabled": redirect})
     run = controlled(monkeypatch, 300_000, OSError("broken"))
     run.may_end.set()
