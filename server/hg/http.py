@@ -27,6 +27,7 @@ from server.hg.describe import descriptor
 from server.hg.interest import Interest
 from server.hg.questions import Questions
 from server.hg.requests import Requests
+from server.hg.responding import Shared
 from server.hg.routes import V1, Apis, CommandUrl, Nothing, Route
 from server.outcome import Outcome
 from server.runtime import Runtime
@@ -59,15 +60,14 @@ class HgHttp:
     """The handlers of one server process for Mercurial clients."""
 
     runtime: Runtime
-    compressor: Compressor
+    shared: Shared
     requests: Requests = field(default_factory=Requests)
-    interest: Interest = field(default_factory=Interest)
     questions: OrderedDict[str, Questions] = field(default_factory=OrderedDict)
 
     @classmethod
     def of(cls, runtime: Runtime) -> Self:
         """The handlers of ``runtime``."""
-        return cls(runtime, Compressor(runtime.pipeline))
+        return cls(runtime, Shared(runtime, Interest(), Compressor(runtime.pipeline)))
 
     async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
         """Answer one request for a URL of a Mercurial client."""
@@ -147,15 +147,7 @@ class HgHttp:
             return refusal
         exchange = request[EXCHANGE]
         exchange.command = url.command
-        answering = Answering(
-            self.runtime,
-            self.requests,
-            self.interest,
-            self.compressor,
-            self._questions(repository),
-            request,
-            url,
-        )
+        answering = Answering(self.shared, self.requests, self._questions(repository), request, url)
         try:
             async with asyncio.timeout(self.runtime.settings.limits.request_time):
                 await answering.receive()

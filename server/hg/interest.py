@@ -21,6 +21,10 @@ class Abandoned(Exception):  # noqa: N818 - what happened
     """Nobody waits for this run any more."""
 
 
+class TooLong(Exception):  # noqa: N818 - what happened
+    """A run took longer than runs may."""
+
+
 @dataclass(slots=True)
 class Interest:
     """Who waits for which answers. Changed in the event loop, asked in any thread.

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from server.hg import interest, questions
+from server.hg import interest, questions, responding
 from tests.conftest import Serve
 from tests.hg.asking import dag, exchange, handshake, objects, request, serve_hg
 from tests.hg.cloning import Client, clone
@@ -91,6 +93,25 @@ def _collected(monkeypatch: pytest.MonkeyPatch) -> None:
         _made.append(self)
 
     monkeypatch.setattr(interest.Interest, "__init__", made)
+
+
+async def test_a_run_takes_no_longer_than_it_may(
+    serve: Serve, sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer that takes longer than limits.program_time is given up, and not recorded."""
+    sources.path("linear")
+    served = await serve_hg(serve, sources.root)
+    (heads,) = await objects(served, "linear", "heads")
+    assert isinstance(heads, list)
+    hours = itertools.count(0.0, 7200.0)
+    clock = SimpleNamespace(monotonic=lambda: next(hours))
+    monkeypatch.setattr(responding, "time", clock)
+    asked = request("changesetdata", revisions=[dag([], heads)])
+    (told,) = (await exchange(served, "linear", asked)).answers
+    assert "could not answer" in told.failure
+    monkeypatch.undo()
+    (told,) = (await exchange(served, "linear", asked)).answers
+    assert told.objects
 
 
 async def test_streams_can_be_switched_off(serve: Serve, sources: Sources) -> None:
