@@ -12,7 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -321,9 +321,12 @@ def do(page: Path, replaced: dict[str, str], tmp_path: Path, **environ: str) -> 
     return Done(here, output, log.read_text())
 
 
-def installed(programs: Path, environ: dict[str, str]) -> dict[str, str]:
-    """An environment in which ``offramp`` is a program, made in ``programs``."""
-    environ = {**os.environ, **environ}
+def installed(programs: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment in which ``offramp`` is a program, made in ``programs``.
+
+    ``environ``: what else is in it.
+    """
+    environ = {**os.environ, **(environ or {})}
     programs.mkdir()
     entry = programs / "offramp"
     entry.write_text(f"#!{sys.executable}\nfrom cli.main import main\nmain()\n")
