@@ -10,6 +10,7 @@ import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
+from io import BytesIO
 from typing import Final, Literal, TypeAlias, cast
 
 from wire.hg.cbor_encoder import (
@@ -209,7 +210,7 @@ class Decoder:
 
     def __init__(self, limits: Limits = DEFAULT) -> None:
         self._limits = limits
-        self._held = bytearray()
+        self._held = BytesIO()
         self._missing = 0
         self._in_header = False
         self._open: list[_Open] = []
@@ -245,7 +246,7 @@ class Decoder:
         except CborError as error:
             self._failure = str(error)
             self._open.clear()
-            self._held = bytearray()
+            self._held = BytesIO()
             self._start = self._fed
             raise
         return items
@@ -269,7 +270,7 @@ class Decoder:
         at = 0
         while self._missing and at < len(data):
             more = memoryview(data)[at : at + self._missing]
-            self._held += more
+            self._held.write(more)
             at += len(more)
             self._fed += len(more)
             self._missing -= len(more)
@@ -283,8 +284,8 @@ class Decoder:
 
     def _resume(self, items: list[Item]) -> None:
         """Go on with the header or byte string that was held and is now complete."""
-        held = bytes(self._held)
-        self._held = bytearray()
+        held = self._held.getvalue()  # a BytesIO shares its bytes: this is no copy
+        self._held = BytesIO()
         if self._in_header:
             self._fed -= len(held)
             self._run(held, 0, items)
@@ -364,7 +365,7 @@ class Decoder:
 
     def _hold(self, data: bytes, at: int, end: int, *, header: bool) -> tuple[int, Value | _No]:
         """Keep what there is of ``data[at:end]`` until the rest comes."""
-        self._held += memoryview(data)[at:]
+        self._held.write(memoryview(data)[at:])
         self._missing = end - len(data)
         self._in_header = header
         return len(data), _NO_VALUE
