@@ -51,8 +51,8 @@ class HgStreams:
         work: a directory for everything else.
         rounds: each with every number of streams; the least time of all counts.
         replays: exchanges whose answers were compressed before.
-        streams: settings of ``hg.streams``, ascending from 1. The goal is about the last that is no
-            more than there are cores.
+        streams: settings of ``hg.streams``, ascending from 1. The goal is about the last, which is
+            what servers have that are told nothing.
         report: gets the figures.
         say: told what is being done.
     """
@@ -211,9 +211,8 @@ class HgStreams:
             )
             for kind, times in (("threads", threads), ("processes", processes))
         ]
-        count = max(each for each in self.streams if each <= max(os.cpu_count() or 1, 2))
-        value = one / min(stored[count].wall)
-        name = f"{title}: speed-up by {count} streams on {os.cpu_count()} cores"
+        value = one / min(stored[most].wall)
+        name = f"{title}: speed-up by {most} streams on {os.cpu_count()} cores"
         self.report.goals.append(Goal(name, value, GOAL, at_least=True))
 
     def _replay_figures(self, stored: dict[int, Times], size: int) -> None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -180,37 +179,38 @@ class Resumed:
         Raises:
             Exception: what the run raised.
         """
-        return resumed(self.source.pieces(), self.instead.pieces)
+        return resumed(self.source, self.instead.pieces)
 
 
 async def resumed(
-    pieces: AsyncGenerator[bytes, None], anew: Callable[[], AsyncGenerator[bytes, None]]
+    source: Source, anew: Callable[[], AsyncGenerator[bytes, None]]
 ) -> AsyncGenerator[bytes, None]:
-    """The bytes of ``pieces``; where the cache breaks them off, the rest of the same from ``anew``.
+    """The bytes of ``source``; where the cache breaks them off, the rest of the same from ``anew``.
 
     Raises:
+        RunFailed: what is made anew does not begin as what was sent.
         Exception: what either raises, but for failures of the cache in the first.
     """
-    taken, hasher = 0, hashlib.sha256()
+    taken = 0
     try:
-        async with aclosing(pieces):
+        async with aclosing(source.pieces()) as pieces:
             async for piece in pieces:
                 taken += len(piece)
-                hasher.update(piece)
                 yield piece
     except (CacheUnavailable, RunFailed) as error:
         _log.error("an answer goes on without the cache: %s", error)
     else:
         return
-    again, left = hashlib.sha256(), taken
-    async with aclosing(anew()) as made:
-        async for piece in made:
-            again.update(piece[:left])
-            if left < len(piece):
-                if again.digest() != hasher.digest():
-                    raise RunFailed("an answer that broke off is made otherwise the second time")
-                yield piece[left:]
-            left = max(0, left - len(piece))
+    offset = 0
+    async with aclosing(anew()) as again:
+        async for piece in again:
+            sent = piece[: max(0, taken - offset)]
+            # What was written before the cache failed can still be read by those who read along.
+            if sent and sent != await _read(source.reader.fd, offset, len(sent)):
+                raise RunFailed("an answer that broke off is made otherwise the second time")
+            offset += len(piece)
+            if len(sent) < len(piece):
+                yield piece[len(sent) :]
 
 
 def _retrieved(run: asyncio.Future[None]) -> None:

@@ -286,7 +286,7 @@ class Reply:
                     case Growing() as inlined:
                         async with growing(inlined) as replay:
                             # An encoder says the same of the same pieces, whoever keeps it.
-                            pieces = resumed(replay.pieces(), lambda: self._encoded(source))
+                            pieces = resumed(replay, lambda: self._encoded(source))
                             await self._send_stream(request_id, asked, head, pieces)
                     case None:
                         await self._send_stream(request_id, asked, head, self._encoded(source))
