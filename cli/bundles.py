@@ -50,7 +50,11 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     elif catalogs:
         click.echo(_drawn(catalogs, names, now), nl=False)
     elif not faults:
-        click.echo("offramp: nothing is published; run `offramp index`", err=True)
+        click.echo(
+            "offramp: no bundles are published; `offramp index` makes them, of git repositories"
+            " (Mercurial's have none)",
+            err=True,
+        )
     for fault in faults:
         UserError(fault).show()
     if faults:

@@ -77,8 +77,22 @@ def command(
     else:
         for line in _lines(report, outlets, settings, dry_run=dry_run):
             click.echo(line)
-    for warning in _warnings(report):
+    for warning in (*_warnings(report), *_overlooked(settings, name, report)):
         click.echo(f"offramp: {warning}", err=True)
+
+
+def _overlooked(settings: Settings, name: str, report: PurgeReport) -> Iterator[str]:
+    """An index of Mercurial's is found by where its repository lies, or lay."""
+    from cli.tables import printable
+    from server.repositories import HG_INDEXES
+
+    root = settings.local_root
+    there = root is not None and (root / name).exists()
+    if not report.index and not there and any((settings.data / HG_INDEXES).glob("*/current")):
+        yield printable(
+            f"nothing lies at {name} below ROOT ({root}), and no index of a Mercurial repository"
+            " there was found; if it was served from elsewhere, purge it again with that ROOT"
+        )
 
 
 def _full(object_id: str) -> str:

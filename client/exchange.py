@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 
 from client.answers import AnswerReader
-from client.errors import CallError, Refused, told
+from client.errors import BadCall, CallError, Refused, told
 from client.handshake import refusal
 from client.link import USER_AGENT, Link
 from client.watch import Call
@@ -120,7 +120,10 @@ def _encoded(
     pieces: list[bytes] = []
     for index, call in enumerate(calls):
         request = CommandRequest(call.name, call.args, offer)
-        request_id, frames = reactor.request(request, call.data)
+        try:
+            request_id, frames = reactor.request(request, call.data)
+        except (TypeError, ValueError) as error:  # a value that the protocol has no form for
+            raise BadCall(f"{call.name.decode('utf-8', 'replace')}: {error}") from None
         indexes[request_id] = index
         pieces.append(frames)
     return reactor, indexes, pieces

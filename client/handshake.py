@@ -102,6 +102,8 @@ async def _read(response: aiohttp.ClientResponse, address: Address, limits: Limi
             " Mercurial 4.8 to 6.0 with experimental.web.apiserver and"
             " experimental.web.api.http-v2"
         )
+    if response.content_type == _REFUSAL:
+        raise await refusal(response, str(address))
     if response.content_type != CBOR_MEDIA_TYPE:
         raise NotSpoken(
             f"{address} answers with {response.content_type!r}, not as a server of Mercurial"
@@ -132,6 +134,10 @@ def _descriptor(body: bytes) -> Mapping[Scalar, Value]:
     return fields[b"apis"][API_NAME.encode()]
 
 
+# What Mercurial's servers refuse in, with status 200: of another one, clients hide the text.
+_REFUSAL: Final = "application/hg-error"
+_OK: Final = 200
+
 _HINTS: Final = {
     **dict.fromkeys(_REDIRECTS, "commands are not sent after HTTP redirects: ask where it leads"),
     401: "it wants credentials: write them into the URL, as user:password@host",
@@ -146,13 +152,13 @@ _HINTS: Final = {
 async def refusal(response: aiohttp.ClientResponse, where: str) -> Refused:
     """What an answer says that has neither frames nor a descriptor."""
     text = ""
-    if response.content_type in {"text/plain", "application/hg-error"}:
+    if response.content_type in {"text/plain", _REFUSAL}:
         head = await response.content.read(_TEXT)
         text = f": {head.decode('utf-8', 'replace').strip()}" if head.strip() else ""
-    hint = _HINTS.get(response.status)
+    hint, reason = _HINTS.get(response.status), response.reason or ""
     return Refused(
         response.status,
-        f"{where}: HTTP {response.status} {response.reason or ''}".rstrip()
+        (where if response.status == _OK else f"{where}: HTTP {response.status} {reason}".rstrip())
         + (f" ({hint})" if hint else "")
         + text,
     )

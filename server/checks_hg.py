@@ -35,21 +35,28 @@ def check_hg(root: Path | None, data: Path, hg: Hg) -> Iterator[Verdict]:
     found = [] if root is None else list(islice(discover(root, data), _ASKED))
     if not found:
         return
-    version = _version(hg, found[0])
+    version = _version(hg, found)
     yield version
     if version.level is not Level.FAIL:
         yield from _refused(found, data, hg)
 
 
-def _version(hg: Hg, found: Found) -> Verdict:
-    try:
-        output = hg.run("version", repository=found.path.parent)
-    except HgFailed as error:
-        return Verdict(
-            Level.FAIL,
-            f"{hg.executable} cannot be run: {_line(error.stderr)}",
-            "install Mercurial 5.9 or later, or say in hg.program where it is",
-        )
+def _version(hg: Hg, found: list[Found]) -> Verdict:
+    output = None
+    for repository in found:
+        try:
+            output = hg.run("version", repository=repository.path.parent)
+        except HgFailed as error:
+            if error.status == _NO_PROGRAM:
+                return Verdict(
+                    Level.FAIL,
+                    f"{hg.executable} cannot be run: {_line(error.stderr)}",
+                    "install Mercurial 5.9 or later, or say in hg.program where it is",
+                )
+        else:
+            break  # hg reads the configuration of a repository first: one may be broken
+    if output is None:
+        return Verdict(Level.WARN, f"{hg.executable}: refuses every repository, see below")
     match = _VERSION.search(output)
     if match is None:
         said = _line(output.decode(errors="replace"))
@@ -72,11 +79,14 @@ def _refused(found: list[Found], data: Path, hg: Hg) -> Iterator[Verdict]:
             yield Verdict(
                 Level.FAIL,
                 f"{name}: hg refuses it: {_line(error.stderr)}",
-                "let this user read it; what it needs of hg's configuration, name in HGRCPATH",
+                "mend what hg names: let this user read it, or give hg what it lacks; what it needs"
+                " of hg's configuration, name in HGRCPATH",
             )
         except Unservable as error:
             yield Verdict(
-                Level.FAIL, f"{name}: {error}", "serve it with hg itself, or convert a copy of it"
+                Level.FAIL,
+                f"{name}: {error}",
+                "mend what is named, serve it with hg itself, or convert a copy of it",
             )
 
 

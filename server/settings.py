@@ -71,8 +71,8 @@ class TargetSection(Section):
     )
     tls_versions: tuple[TlsVersion, ...] = Field(
         ("1.2", "1.3"),
-        description="TLS versions that an `https` target speaks. Mercurial drops a target that"
-        " lists none that it knows, and 5.9 does not know 1.3.",
+        description="TLS versions that an `https` target speaks; an empty list says nothing of"
+        " them. Mercurial drops a target that lists none that it knows, and 5.9 knows no 1.3.",
     )
 
 
@@ -220,7 +220,9 @@ class HgSettings(Section):
     """How Mercurial repositories are served."""
 
     program: str = Field(
-        "hg", description="The Mercurial program that reads repositories: a name, or a path."
+        "hg",
+        min_length=1,
+        description="The Mercurial program that reads repositories: a name, or a path.",
     )
     streams: int = Field(
         4,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from repos.hg.build import Builder, Misfit
@@ -15,8 +16,6 @@ from wire.hg.changegroup import ChangegroupError, ChangegroupReader
 SERVED: Final = "heads(not secret())"
 """What clients may have; hidden changesets are left out by hg itself."""
 
-# Not `/dev/stdout`: hg removes a bundle that it could not finish, and that one is a file that can
-# be removed.
 _STDOUT: Final = "/proc/self/fd/1"
 
 # Parts that save a Mercurial work, and say nothing that the changegroup does not.
@@ -39,11 +38,23 @@ def pour(hg: Hg, repository: Path, base: Sequence[bytes], builder: Builder) -> N
         Misfit: what it bundled does not fit the index.
     """
     bases = [word for node in base for word in ("--base", node.hex())] or ["--base", "null"]
-    args = ("-t", "none-v2", "-r", SERVED, *bases, _STDOUT)
     reading = _Reading(builder)
-    with hg.start("bundle", *args, repository=repository) as running:
-        while piece := running.stdout.read1(_PIECE):  # type: ignore[attr-defined]
-            reading.take(piece)
+    wrong: Misfit | None = None
+    with TemporaryDirectory(prefix="offramp-bundle-") as place:
+        # hg removes a bundle that it cannot finish, and where it cannot, that is all that it says.
+        output = Path(place, "bundle")
+        output.symlink_to(_STDOUT)
+        args = ("-t", "none-v2", "-r", SERVED, *bases, str(output))
+        with hg.start("bundle", *args, repository=repository) as running:
+            while piece := running.stdout.read1(_PIECE):  # type: ignore[attr-defined]
+                if wrong is None:
+                    try:
+                        reading.take(piece)
+                    except Misfit as misfit:
+                        # A bundle that hg breaks off does not fit; why, it says at its end.
+                        wrong = misfit
+    if wrong is not None:
+        raise wrong
     reading.end()
 
 

@@ -46,6 +46,18 @@ def test_hg_and_what_it_refuses(here: Path) -> None:
     assert not (here / "data").exists()  # a check leaves nothing behind
 
 
+def test_a_broken_configuration_is_one_repositorys(here: Path) -> None:
+    """An hg that refuses the first repository is there, and the others are looked at."""
+    root = made(here / "root", a="empty", b="empty")
+    (root / "a/.hg/hgrc").write_text("this is [ not\n")
+    version, a = checked(root)
+    assert version.level is Level.OK
+    assert a.what.startswith("repository a: hg refuses it: ")
+    (root / "b/.hg/hgrc").write_text("nor this\n")
+    version, *both = checked(root)
+    assert (version.level, len(both)) == (Level.WARN, 2)
+
+
 def test_no_program(here: Path) -> None:
     """It is said once, with what to install or to set, and not of each repository."""
     (only,) = checked(made(here / "root", a="empty", b="empty"), "hg-of-nobody")

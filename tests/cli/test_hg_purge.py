@@ -149,3 +149,19 @@ def test_a_name_with_both(here: Path) -> None:
     one = json.loads(run("purge", "project", root, "--object", "d" * 40, "--json").stdout)
     assert not one["index"]
     assert index_of(root / "project").exists
+
+
+def test_an_index_that_is_not_looked_for(here: Path) -> None:
+    """Who purges a name below another ROOT is told that an index elsewhere stays."""
+    root = made(here / "root", project="linear")
+    run("index", root)
+    (here / "other").mkdir()
+    run("purge", "project", root, "--dry-run")
+    first = run("purge", "project", here / "other", code=1)
+    assert "nothing is published or recorded of it" in first.output
+    assert index_of(root / "project").exists
+    assert "nothing lies at" not in run("purge", "project", root).output
+    again = run("purge", "project", here / "other")  # its epoch is known now
+    assert "nothing lies at" not in again.output
+    run("index", root)
+    assert "purge it again with that ROOT" in run("purge", "project", here / "other").output

@@ -123,7 +123,7 @@ def test_nothing_published(offramp: Offramp) -> None:
     """Without bundles there is a hint; a repository that has none was perhaps misspelt."""
     everything, one = offramp("bundles"), offramp("bundles", "group/b")
     assert (everything.returncode, everything.stdout) == (0, "")
-    assert "run `offramp index`" in everything.stderr
+    assert "`offramp index` makes them" in everything.stderr
     assert one.returncode == 1
     assert "group/b: nothing is published of it" in one.stderr
     assert json.loads(offramp("bundles", "--json").stdout) == {"bundles": []}

@@ -354,6 +354,23 @@ async def test_what_the_protocol_cannot_say(
     assert asks == [0]
 
 
+async def test_what_hg_cannot_read_is_told_in_its_words(
+    made: Work, repository: HgRepository
+) -> None:
+    """A bundle that breaks off is no damage of ours: hg says what it could not read."""
+    await repository.snapshot()
+    made.commit("more", a="4\n")
+    log = made.path / ".hg" / "store" / "data" / "a.i"
+    data = bytearray(log.read_bytes())
+    place = 0
+    while (end := place + 64 + int.from_bytes(data[place + 8 : place + 12])) < len(data):
+        place = end
+    data[place + 64] = ord("Q")  # how the last revision is compressed
+    log.write_bytes(data)
+    with pytest.raises(HgFailed, match="unknown compression type"):
+        await repository.snapshot()
+
+
 # --- crashes and damage ------------------------------------------------------------------------
 
 
