@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from wire.hg.bundle2 import BundleReader, Part, PartData
+from wire.hg.bundle2_writer import bundle
 from wire.hg.delta import whole
 from wire.hg.texts import NULL, node_of
 
@@ -54,29 +56,22 @@ def changegroup(
     yield chunk(b"")
 
 
-def part(kind: bytes, payload: Iterable[bytes], params: dict[bytes, bytes]) -> Iterator[bytes]:
-    """A part of a bundle; all its parameters are mandatory."""
-    sizes = b"".join(bytes((len(key), len(value))) for key, value in params.items())
-    words = b"".join(key + value for key, value in params.items())
-    header = bytes((len(kind),)) + kind + bytes(4) + bytes((len(params), 0)) + sizes + words
-    yield struct.pack(">I", len(header)) + header
-    for piece in payload:
-        if piece:
-            yield struct.pack(">i", len(piece)) + piece
-    yield bytes(4)
-
-
-def bundle(parts: Iterable[Iterator[bytes]], params: bytes = b"") -> Iterator[bytes]:
-    """A bundle2, in pieces."""
-    yield b"HG20" + struct.pack(">I", len(params)) + params
-    for each in parts:
-        yield from each
-    yield bytes(4)
-
-
-def bundle_of(pieces: Iterable[bytes], params: bytes = b"") -> Iterator[bytes]:
+def bundle_of(pieces: Iterable[bytes]) -> Iterator[bytes]:
     """A bundle of one changegroup."""
-    return bundle([part(b"CHANGEGROUP", pieces, {b"version": b"02"})], params)
+    return bundle([(Part(b"changegroup", True, {b"version": b"02"}), pieces)])
+
+
+def parts_of(data: bytes) -> list[tuple[Part, bytes]]:
+    """The parts of a whole bundle, with their payloads."""
+    reader = BundleReader()
+    found: list[tuple[Part, bytes]] = []
+    for event in reader.feed(data):
+        if isinstance(event, Part):
+            found.append((event, b""))
+        elif isinstance(event, PartData):
+            found[-1] = found[-1][0], found[-1][1] + event.data
+    reader.end()
+    return found
 
 
 @dataclass(slots=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.repos.hg_bundles import bundle, part
 from wire.hg.bundle2 import MAX_CHUNK, MAX_HEADER, BundleError, BundleReader, Event, Part, PartData
+from wire.hg.bundle2_writer import bundle
 
 EMPTY = b"HG20" + bytes(4)
 PART = struct.pack(">I", 8) + b"\1a" + bytes(4) + b"\0\0"
@@ -33,9 +33,10 @@ def read(pieces: Iterable[bytes]) -> list[Event]:
 
 def made() -> bytes:
     """A bundle of two parts."""
-    parts = [
-        part(b"CHANGEGROUP", [b"abc", b"defg"], {b"version": b"02", b"nbchanges": b"1"}),
-        part(b"cache:x", [], {}),
+    params = {b"version": b"02", b"nbchanges": b"1"}
+    parts: list[tuple[Part, list[bytes]]] = [
+        (Part(b"changegroup", True, params), [b"abc", b"defg"]),
+        (Part(b"cache:x", False, {}), []),
     ]
     return b"".join(bundle(parts, b"note=a%20b"))
 
