@@ -64,7 +64,7 @@ class Publications:
         self._known: OrderedDict[str, _Known] = OrderedDict()
 
     def readable(self, digest: str, now: float) -> frozenset[str]:
-        """Fingerprints of the targets through which the entity can be read.
+        """Notes of the targets through which the entity can be read, as they were recorded.
 
         Args:
             digest: of the entity.
@@ -87,7 +87,7 @@ class Publications:
 
         Args:
             digest: of the entity.
-            targets: fingerprints.
+            targets: a note of each, which is its fingerprint and what else was found there.
             now: seconds since the epoch.
             lease: seconds from ``now`` for which this counts.
 
@@ -165,7 +165,7 @@ class Publications:
 
 
 def parse_leases(body: bytes) -> Mapping[str, float]:
-    """Read a file of published/: a JSON object, target's fingerprint to the end of its lease.
+    """Read a file of published/: a JSON object, note of a target to the end of its lease.
 
     A damaged file, or a value that is no finite number, promises nothing.
     """

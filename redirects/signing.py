@@ -2,6 +2,8 @@
 # and nobody else. The format of blob URLs is defined here, for the writer and the reader of them.
 #
 #     <base URL>/-/blobs/<sha256>?expires=<unix seconds>&key=<key id>&signature=<hex HMAC-SHA256>
+#
+# Where clients demand a Content-Type, `&type=<media type>` stands before the signature.
 
 from __future__ import annotations
 
@@ -11,6 +13,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
+
+from stores.entity import DEMANDED_TYPES
 
 BLOBS_PATH: Final = "/-/blobs/"
 
@@ -60,16 +65,23 @@ class SigningKeys:
         if self.current not in self.secrets:
             raise ValueError(f"the current signing key {self.current!r} has no secret")
 
-    def sign(self, digest: str, expires: int) -> str:
-        """The query that makes the blob URL of ``digest`` work until ``expires`` (unix seconds)."""
-        signature = _signature(self.secrets[self.current], self.current, digest, expires)
-        return f"expires={expires}&key={self.current}&signature={signature}"
+    def sign(self, digest: str, expires: int, demanded_type: str | None = None) -> str:
+        """The query that makes the blob URL of ``digest`` work until ``expires`` (unix seconds).
+
+        ``demanded_type`` is the Content-Type of the answer (``Entity.demanded_type``).
+        """
+        signature = _signature(
+            self.secrets[self.current], self.current, digest, expires, demanded_type
+        )
+        typed = "" if demanded_type is None else f"&type={quote(demanded_type, safe='')}"
+        return f"expires={expires}&key={self.current}{typed}&signature={signature}"
 
     def verify(self, digest: str, query: Mapping[str, str], now: float) -> int:
         """Check the query of a request for ``digest``.
 
         The signature is checked before the time, so that only what was ours is said to have
-        ended. Other parameters are ignored: some proxies add their own.
+        ended. Other parameters are ignored: some proxies add their own. Of these, ``type`` is
+        none: what it says afterwards is what was signed, and if it is missing, so it was.
 
         Returns:
             When the URL ends, in seconds since the epoch.
@@ -81,12 +93,16 @@ class SigningKeys:
         expires = query.get("expires", "")
         key = query.get("key", "")
         signature = query.get("signature", "")
+        demanded_type = query.get("type")
         secret = self.secrets.get(key)
         if (
             secret is None
+            or (demanded_type is not None and demanded_type not in DEMANDED_TYPES)
             or _EXPIRES.fullmatch(expires) is None
             or _SIGNATURE.fullmatch(signature) is None
-            or not hmac.compare_digest(_signature(secret, key, digest, int(expires)), signature)
+            or not hmac.compare_digest(
+                _signature(secret, key, digest, int(expires), demanded_type), signature
+            )
         ):
             raise Forged(
                 "This URL is not signed by this server. Fetch from the repository again to get"
@@ -97,11 +113,14 @@ class SigningKeys:
         return int(expires)
 
 
-def _signature(secret: bytes, key: str, digest: str, expires: int) -> str:
+def _signature(
+    secret: bytes, key: str, digest: str, expires: int, demanded_type: str | None
+) -> str:
     """Bind everything that a URL says, under a name that no other use of a secret has.
 
-    No part can hold a line break, so no two different URLs give the same message. The digest
-    comes from a request and may be any text.
+    The digest comes from a request and may be any text; it is last, and no other part can hold a
+    line break, so no two different URLs give the same message.
     """
-    message = f"offramp blob 1\n{key}\n{expires}\n{digest}".encode(errors="surrogatepass")
+    use = "offramp blob 1" if demanded_type is None else f"offramp typed blob 1\n{demanded_type}"
+    message = f"{use}\n{key}\n{expires}\n{digest}".encode(errors="surrogatepass")
     return hmac.new(secret, message, hashlib.sha256).hexdigest()

@@ -25,7 +25,7 @@ _REMEMBERED: Final = 4096
 # they end; with less than 5 left renewing has failed, and a clone that began now would break.
 _LEAST_CREDENTIALS: Final = 300.0
 
-_Signed = Callable[[str, str, int], Location]
+_Signed = Callable[[str, str | None, str, int], Location]
 _Presigned = Callable[[str, int, Credentials], Location]
 
 
@@ -77,11 +77,13 @@ class SelfTarget:
 
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The blob URL of ``entity``, below where this client reaches us."""
-        return self._signed(entity.digest, client.base_url, self.window.start(now))
+        start = self.window.start(now)
+        return self._signed(entity.digest, entity.demanded_type, client.base_url, start)
 
-    def _sign(self, digest: str, base_url: str, start: int) -> Location:
+    def _sign(self, digest: str, demanded_type: str | None, base_url: str, start: int) -> Location:
         expires = self.window.end(start)
-        url = f"{base_url}{BLOBS_PATH}{digest}?{self.keys.sign(digest, expires)}"
+        query = self.keys.sign(digest, expires, demanded_type)
+        url = f"{base_url}{BLOBS_PATH}{digest}?{query}"
         return Location(url, self.name, scheme(base_url), float(expires))
 
 

@@ -98,8 +98,11 @@ def blob_handler(
             found = await _find(opener, digest)
             if found is None:
                 return _refuse(404, "This content is gone. Fetch from the repository again.")
+            # What a client demands is in the URL, signed, because not every store keeps types.
+            media_type = request.query.get("type", OCTET_STREAM)
+            asking = _Asked(request, digest, media_type, int(expires - now), stall_time)
             with closing(found):
-                return await _answer(request, found, digest, int(expires - now), stall_time)
+                return await _answer(asking, found)
         except Missing:
             return _refuse(404, "This content is gone. Fetch from the repository again.")
         except StoreError as error:
@@ -184,15 +187,33 @@ def _open(path: Path) -> BinaryIO:
 # --- the answer -------------------------------------------------------------------------
 
 
-async def _answer(
-    request: web.Request, found: _File | _Stream, digest: str, left: int, stall_time: float
-) -> web.StreamResponse:
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request that shows a signature of ours.
+
+    Attributes:
+        request: what it says otherwise.
+        digest: of the content.
+        media_type: to be told as Content-Type.
+        left: seconds that the URL has.
+        stall_time: seconds for which the client may take nothing.
+    """
+
+    request: web.Request
+    digest: str
+    media_type: str
+    left: int
+    stall_time: float
+
+
+async def _answer(asking: _Asked, found: _File | _Stream) -> web.StreamResponse:
     """Answer with all or a part of what was found, or with why not.
 
     aiohttp's own FileResponse makes its ETag of the file's time, answers If-Range by dates alone,
-    and sends a neighbour ``<name>.gz`` where there is one. ``left`` is what the URL has, seconds.
+    and sends a neighbour ``<name>.gz`` where there is one.
     """
-    etag = f'"{digest}"'
+    request = asking.request
+    etag = f'"{asking.digest}"'
     headers = {
         "ETag": etag,
         "Accept-Ranges": "bytes",
@@ -200,7 +221,7 @@ async def _answer(
         # answers only those who show it the whole signed URL, as we would, and may as well spare
         # us the work; `private` would protect nothing more. But it must forget when we would
         # refuse: hence the age is what the URL has left, and nothing is served stale.
-        "Cache-Control": f"public, max-age={left}, must-revalidate, immutable",
+        "Cache-Control": f"public, max-age={asking.left}, must-revalidate, immutable",
         # What is stored was pushed by somebody; no browser is to run it as a page of ours.
         "X-Content-Type-Options": "nosniff",
     }
@@ -217,13 +238,13 @@ async def _answer(
         return beyond
     start, end = (asked.start, asked.end) if isinstance(asked, Part) else (0, found.size)
     response = web.StreamResponse(status=206 if isinstance(asked, Part) else 200, headers=headers)
-    response.content_type = OCTET_STREAM
+    response.content_type = asking.media_type
     response.content_length = end - start
     if isinstance(asked, Part):
         response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{found.size}"
     bodiless = request.method == "HEAD" or start == end
     body = _no_body if bodiless else await found.begin(start, end)
-    await _send(Out(request, response, stall_time), body)
+    await _send(Out(request, response, asking.stall_time), body)
     return response
 
 

@@ -182,7 +182,7 @@ class Pipeline:
                 located = None
             if located is not None:
                 return located
-        opened = await self._open(record.parts[0].entity)
+        opened = await self.open(record.parts[0].entity)
         return None if opened is None else Answer(record.head, inline=Stored(opened))
 
     async def _located(
@@ -207,14 +207,20 @@ class Pipeline:
         if not record.parts:
             return Answer(record.head)
         part = record.parts[0]
-        digest = part.entity.digest
-        # A bundle's pack has been read back by the indexer, a record's by us.
-        readable = self.publisher.readable(digest) | self.catalogs.readable(digest)
-        decision = self.locate(command, part.entity, readable)
+        decision = self.locate(command, part.entity, self._readable(part.entity))
         if isinstance(decision, Redirect):
             return Answer(record.head, (Redirected(part, decision.location),))
         unpublished = any(p.reason is Reason.NOT_PUBLISHED for p in decision.passed_over)
         return _Unpublished.WORTH_IT if unpublished else _Unpublished.USELESS
+
+    def _readable(self, entity: Entity) -> frozenset[str]:
+        """Fingerprints of the targets through which an entity was read back as what it is."""
+        readable = self.publisher.readable(entity)
+        # A bundle's pack has been read back by the indexer, a record's by us. No catalog says
+        # what type was told of what it lists.
+        if entity.demanded_type is None:
+            readable |= self.catalogs.readable(entity.digest)
+        return readable
 
     async def _claim(self, command: Command, part: Part) -> bool:
         """Say in the store whose the entity is; False if the store does not answer."""
@@ -238,8 +244,12 @@ class Pipeline:
             except (StoreError, CacheUnavailable) as error:
                 _log.warning("not published, so sent inline: %s", error)
 
-    async def _open(self, entity: Entity) -> OpenEntity | None:
-        """The entity as a file of this machine, fetched from the store if need be."""
+    async def open(self, entity: Entity) -> OpenEntity | None:
+        """The entity as a file of this machine, fetched from the store if need be.
+
+        Returns:
+            None if it cannot be read any more.
+        """
         opened = self.cache.entities.open(entity.digest, entity.size)
         if opened is not None:
             return opened

@@ -32,6 +32,10 @@ PARALLEL: Final = 4
 RETRY_AFTER: Final = 30.0
 
 
+_Named = tuple[str, str | None]
+"""Digest and demanded type: what an entity is to those who read it back."""
+
+
 class PublishRefused(StoreUnavailable):
     """The store did not answer a moment ago, and was not asked again."""
 
@@ -40,11 +44,11 @@ class Publications(Protocol):
     """Remembers what was read back through which target; shared by the processes of a machine."""
 
     def readable(self, digest: str, now: float) -> frozenset[str]:
-        """Fingerprints of the targets that count for ``digest`` at ``now``."""
+        """Notes of the targets that count for ``digest`` at ``now``."""
         ...
 
     def record(self, digest: str, targets: Iterable[str], now: float, lease: float) -> None:
-        """Let targets (fingerprints) count from ``now`` for ``lease`` seconds."""
+        """Let targets (a note of each) count from ``now`` for ``lease`` seconds."""
         ...
 
     def lock(self, digest: str) -> AbstractAsyncContextManager[object]:
@@ -102,16 +106,16 @@ class Publisher:
         self._clock = clock
         self._monotonic = monotonic
         self._down_until = monotonic()
-        self._running: dict[str, asyncio.Task[frozenset[str]]] = {}
+        self._running: dict[_Named, asyncio.Task[frozenset[str]]] = {}
 
-    def readable(self, digest: str) -> frozenset[str]:
-        """Fingerprints of the targets through which ``digest`` may be named now."""
-        return self._publications.readable(digest, self._clock())
+    def readable(self, entity: Entity) -> frozenset[str]:
+        """Fingerprints of the targets through which ``entity`` may be named now."""
+        return _readable(self._publications, entity, self._clock())
 
     async def publish(self, entity: Entity, path: Path) -> frozenset[str]:
         """Make ``entity``, the file at ``path``, readable through as many targets as will.
 
-        Calls for one digest share one run, which goes on when a caller is cancelled. What is
+        Calls for one entity share one run, which goes on when a caller is cancelled. What is
         readable already, with half of its time left, costs nothing: callers may ask often, and
         so keep alive what they need. A target that does not give the content back is left out
         and logged; the next call tries it again.
@@ -124,12 +128,13 @@ class Publisher:
             StoreUnavailable: it does not answer.
             stores.base.Corrupt: the file is not ``entity``.
         """
-        task = self._running.get(entity.digest)
+        named = (entity.digest, entity.demanded_type)
+        task = self._running.get(named)
         if task is None:
             self._refuse_while_down()
             task = asyncio.create_task(self._publish(entity, path))
-            self._running[entity.digest] = task
-            task.add_done_callback(partial(self._ended, entity.digest))
+            self._running[named] = task
+            task.add_done_callback(partial(self._ended, named))
         return await asyncio.shield(task)
 
     async def claim(self, repository: str, entity: Entity) -> None:
@@ -162,8 +167,8 @@ class Publisher:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _ended(self, digest: str, task: asyncio.Task[frozenset[str]]) -> None:
-        del self._running[digest]
+    def _ended(self, named: _Named, task: asyncio.Task[frozenset[str]]) -> None:
+        del self._running[named]
         if not task.cancelled():
             task.exception()  # its callers may all have gone; nobody else is to be told
 
@@ -178,7 +183,7 @@ class Publisher:
         async with self._publications.lock(entity.digest), self._slots:
             # Another process may have done it while we waited for the lock.
             half_time = self._clock() + self._lease / 2
-            fresh = self._publications.readable(entity.digest, half_time)
+            fresh = _readable(self._publications, entity, half_time)
             missing = [t for t in self._targets if t.fingerprint not in fresh]
             if not missing:
                 return fresh
@@ -188,7 +193,8 @@ class Publisher:
             came = await asyncio.gather(*(self._comes_back(t, entity) for t in missing))
             readable = fresh.union(*came)
             if readable:
-                self._publications.record(entity.digest, readable, began, self._lease)
+                notes = {_note(entity, fingerprint) for fingerprint in readable}
+                self._publications.record(entity.digest, notes, began, self._lease)
             return readable
 
     async def _put(self, entity: Entity, path: Path) -> None:
@@ -211,3 +217,24 @@ class Publisher:
             _log.warning("not named to clients: %s", error)
             return frozenset()
         return frozenset((target.fingerprint,))
+
+
+def _note(entity: Entity, fingerprint: str) -> str:
+    """How it is noted that ``entity`` came back: the same bytes under another type are not it.
+
+    A fingerprint has no blank; alone it says that the bytes came, whatever type was told.
+    """
+    typed = entity.demanded_type
+    return fingerprint if typed is None else f"{fingerprint} {typed}"
+
+
+def _readable(publications: Publications, entity: Entity, now: float) -> frozenset[str]:
+    """Fingerprints of the targets of which :func:`_note` was noted for ``entity``."""
+    notes = publications.readable(entity.digest, now)
+    typed = entity.demanded_type
+    if typed is not None:
+        suffix = f" {typed}"
+        return frozenset(n.removesuffix(suffix) for n in notes if n.endswith(suffix))
+    if any(" " in note for note in notes):
+        return frozenset(note for note in notes if " " not in note)
+    return notes

@@ -76,6 +76,7 @@ async def _from_store(store: Store, entity: Entity) -> None:
 async def _over_http(session: aiohttp.ClientSession, url: str, entity: Entity) -> None:
     async with _get(session, url, entity) as answer:
         _expect(answer, 200)
+        _expect_type(answer, entity)
         tail = await _verified(entity, answer.content.iter_chunked(_CHUNK))
     if not tail:
         return
@@ -116,6 +117,21 @@ def _expect(answer: aiohttp.ClientResponse, status: int) -> None:
     encoding = answer.headers.get("Content-Encoding", "identity")
     if encoding != "identity":
         raise NotReadable(f"Content-Encoding {encoding!r}, although none was accepted")
+
+
+def _expect_type(answer: aiohttp.ClientResponse, entity: Entity) -> None:
+    """Check what clients are told of an entity whose type they demand, parameters and all.
+
+    Mercurial takes what stands behind ``mercurial-`` for a version, with a ``; charset=`` too.
+    """
+    told = answer.headers.get("Content-Type")
+    if entity.demanded_type not in {None, told}:
+        raise NotReadable(
+            f"Content-Type is {told!r} where clients take nothing but {entity.demanded_type!r};"
+            " a bucket keeps types, and what stands before it must pass them on; a server before a"
+            f" directory must name one for all entities (nginx: `default_type"
+            f" {entity.demanded_type};` in the location), which other clients ignore"
+        )
 
 
 async def _verified(entity: Entity, chunks: AsyncIterator[bytes]) -> bytes:

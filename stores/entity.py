@@ -8,6 +8,11 @@ from typing import Final
 
 OCTET_STREAM: Final = "application/octet-stream"
 
+# Types without which a client does not take the content: stock Mercurial learns from the
+# Content-Type alone how to read an answer, also one that it was redirected to. Whoever reads
+# anything else of ours ignores it.
+DEMANDED_TYPES: Final = frozenset({"application/mercurial-0.1", "application/mercurial-0.2"})
+
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -32,7 +37,7 @@ class Entity:
     Attributes:
         digest: SHA-256 of the content, 64 lower-case hex digits.
         size: length of the content in bytes.
-        media_type: what a store tells clients as Content-Type.
+        media_type: what a store tells clients as Content-Type, if it keeps types.
     """
 
     digest: str
@@ -49,3 +54,8 @@ class Entity:
     def key(self) -> str:
         """Path of this entity below a store's root."""
         return entity_key(self.digest)
+
+    @property
+    def demanded_type(self) -> str | None:
+        """The Content-Type that clients must be told, to the letter; None if any will do."""
+        return self.media_type if self.media_type in DEMANDED_TYPES else None

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -216,8 +217,10 @@ class S3Store:
         key = self._root + entity.key
         for _ in range(_ROUNDS):
             found = self._head(key)
-            if found and found["ContentLength"] == entity.size and self._renewed(entity, found):
-                return
+            if found and found["ContentLength"] == entity.size:
+                entity = _as_told(entity, found)
+                if self._renewed(entity, found):
+                    return
             upload = Upload(
                 self._client,
                 self.name,
@@ -251,12 +254,15 @@ class S3Store:
                 raise
 
     def _renewed(self, entity: Entity, found: HeadObjectOutputTypeDef) -> bool:
-        """Let the age of a present entity start anew; False if it must be sent again for that."""
+        """Let the age of a present entity start anew, with the type that clients must be told.
+
+        False if it must be sent again for that.
+        """
         headers = found["ResponseMetadata"]["HTTPHeaders"]
         # Both times by the store's clock.
         now = parsedate_to_datetime(headers["date"]).timestamp() if "date" in headers else None
         age = (time.time() if now is None else now) - found["LastModified"].timestamp()
-        if age < self._renew_after:
+        if age < self._renew_after and entity.demanded_type in {None, found.get("ContentType")}:
             return True
         if entity.size > _COPY_LIMIT:
             return False
@@ -390,6 +396,15 @@ class S3Store:
             self._client.meta.region_name,
             expires and expires.timestamp(),
         )
+
+
+def _as_told(entity: Entity, found: HeadObjectOutputTypeDef) -> Entity:
+    """The entity with the type of the object that is there already, if clients demand that.
+
+    Others may have named it to clients, who take it under no other.
+    """
+    present = replace(entity, media_type=found.get("ContentType", entity.media_type))
+    return entity if present.demanded_type is None else present
 
 
 class _Body:

@@ -13,6 +13,7 @@ from redirects.signing import Expired, Forged, SigningKeys
 DIGEST = "ab" * 32
 KEYS = SigningKeys("new", {"old": b"o" * 32, "new": b"n" * 32})
 NOW = 1_700_000_000
+MERCURIAL = "application/mercurial-0.2"
 
 
 def signed(keys: SigningKeys = KEYS, digest: str = DIGEST, expires: int = NOW + 60) -> dict:
@@ -26,6 +27,49 @@ def test_golden() -> None:
         "expires=1700000000&key=new&signature="
         "155df4e68cdef18f378302f295082e985f4e6b74b93b16d7d728b4fea6b4f44d"
     )
+
+
+def test_golden_with_a_type() -> None:
+    """Nor does that of URLs which carry a type."""
+    assert KEYS.sign(DIGEST, NOW, MERCURIAL) == (
+        "expires=1700000000&key=new&type=application%2Fmercurial-0.2&signature="
+        "4db1b4098268a718c3403b4060ce9f1fc20facf4b863128a8698bfb88d3ee955"
+    )
+
+
+def test_a_type_is_bound() -> None:
+    """A type that was signed verifies; changed, added or taken away it does not."""
+    typed = dict(parse_qsl(KEYS.sign(DIGEST, NOW + 60, MERCURIAL)))
+    assert typed["type"] == MERCURIAL
+    assert KEYS.verify(DIGEST, typed, NOW) == NOW + 60
+    bare = {name: value for name, value in typed.items() if name != "type"}
+    for query in (
+        typed | {"type": "application/mercurial-0.1"},
+        typed | {"type": ""},
+        bare,
+        signed() | {"type": MERCURIAL},
+        signed() | {"type": ""},
+    ):
+        with pytest.raises(Forged):
+            KEYS.verify(DIGEST, query, NOW)
+
+
+def test_only_demanded_types_are_believed() -> None:
+    """Not even our own signature makes content a page."""
+    for media_type in ("text/html", "application/octet-stream", f"{MERCURIAL};charset=utf-8"):
+        query = dict(parse_qsl(KEYS.sign(DIGEST, NOW + 60, media_type)))
+        with pytest.raises(Forged):
+            KEYS.verify(DIGEST, query, NOW)
+
+
+def test_a_digest_cannot_pass_for_a_type() -> None:
+    """A digest, which may be any text, makes no message that was signed for another URL."""
+    digest = f"{MERCURIAL}\nnew\n{NOW + 60}\n{DIGEST}"
+    typed = dict(parse_qsl(KEYS.sign(DIGEST, NOW + 60, MERCURIAL)))
+    untyped = {name: value for name, value in typed.items() if name != "type"}
+    for claimed in (digest, f"{DIGEST}\n{MERCURIAL}", f"{MERCURIAL}\n{DIGEST}"):
+        with pytest.raises(Forged):
+            KEYS.verify(claimed, untyped, NOW)
 
 
 def test_own_signature_verifies() -> None:
@@ -109,7 +153,7 @@ def test_other_parameters_are_ignored() -> None:
 
 @given(
     st.text(),
-    st.dictionaries(st.sampled_from(["expires", "key", "signature", "x"]), st.text()),
+    st.dictionaries(st.sampled_from(["expires", "key", "type", "signature", "x"]), st.text()),
     st.floats(allow_nan=False),
 )
 def test_garbage_is_forged(digest: str, query: dict[str, str], now: float) -> None:

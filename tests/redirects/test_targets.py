@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
+from dataclasses import replace
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
@@ -51,6 +52,28 @@ def test_self_url(own: SelfTarget, entity: Entity, keys: SigningKeys) -> None:
     assert keys.verify(entity.digest, dict(parse_qsl(url.query)), NOW) == location.expires
     assert location.expires == NOW + 900 + 21600
     assert (location.target, location.protocol) == ("self", "https")
+
+
+def test_a_demanded_type_is_in_our_own_url_alone(
+    own: SelfTarget, s3: S3Target, cdn: HttpTarget, entity: Entity, client: Client
+) -> None:
+    """Stores and what stands before them keep the type, or are not named; our route is told it.
+
+    No memo gives the URL of one type to those who demand another.
+    """
+    typed = replace(entity, media_type="application/mercurial-0.2")
+    other = replace(entity, media_type="application/mercurial-0.1")
+    pack = replace(entity, media_type="application/x-git-packed-objects")
+    urls = [own.locate(one, client, NOW).url for one in (entity, typed, other, pack)]
+    assert [parse_qs(urlsplit(url).query).get("type") for url in urls] == [
+        None,
+        ["application/mercurial-0.2"],
+        ["application/mercurial-0.1"],
+        None,
+    ]
+    assert urls[3] == urls[0]
+    for target in (s3, cdn):
+        assert target.locate(typed, client, NOW) == target.locate(entity, client, NOW)
 
 
 def test_self_protocol_is_the_client_s(own: SelfTarget, client: Client) -> None:

@@ -164,6 +164,22 @@ async def test_the_whole(served: Server) -> None:
     }
 
 
+MERCURIAL = "application/mercurial-0.2"
+TYPED = KEYS.sign(DIGEST, EXPIRES, MERCURIAL)
+
+
+@pytest.mark.parametrize(
+    ("method", "lines", "status"),
+    [("GET", [], 200), ("HEAD", [], 200), ("GET", ["Range: bytes=5-"], 206)],
+)
+async def test_a_signed_type(served: Server, method: str, lines: list[str], status: int) -> None:
+    """The type that the URL carries is told to the letter; no browser guesses at another."""
+    reply = await served.get(request(DIGEST, *lines, method=method, query=TYPED), method)
+    assert reply.status == status
+    assert reply.headers["content-type"] == MERCURIAL
+    assert reply.headers["x-content-type-options"] == "nosniff"
+
+
 async def test_head(served: Server) -> None:
     """HEAD says the same without the content, and heeds no Range."""
     reply = await served.get(request(DIGEST, "Range: bytes=5-", method="HEAD"), "HEAD")
@@ -294,6 +310,12 @@ async def test_nothing(server: Server, tmp_path: Path) -> None:
         KEYS.sign("0" * 64, EXPIRES),
         SigningKeys("k", {"k": b"x" * 32}).sign(DIGEST, EXPIRES),
         "%ff=%ff&expires=%00&key=%C3&signature=%C3",
+        f"{KEYS.sign(DIGEST, EXPIRES)}&type=application%2Fmercurial-0.2",
+        f"{KEYS.sign(DIGEST, EXPIRES)}&type=text%2Fhtml",
+        KEYS.sign(DIGEST, EXPIRES, "text/html"),
+        f"type=application%2Fmercurial-0.1&{TYPED}",
+        TYPED.replace("0.2", "0.1"),
+        TYPED.replace("type=", "ty="),
     ],
 )
 async def test_forged(server: Server, query: str) -> None:

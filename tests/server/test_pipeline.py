@@ -56,9 +56,9 @@ class Publishing:
     known: dict[str, frozenset[str]] = field(default_factory=dict)
     claims: list[tuple[str, str]] = field(default_factory=list)
 
-    def readable(self, digest: str) -> frozenset[str]:
+    def readable(self, entity: Entity) -> frozenset[str]:
         """What came back earlier."""
-        return self.known.get(digest, frozenset())
+        return self.known.get(entity.digest, frozenset())
 
     async def claim(self, repository: str, entity: Entity) -> None:
         """Note whose it is."""
@@ -135,6 +135,7 @@ class Running:
     error: Exception | None = None
     valid: bool = True
     content: bytes = CONTENT
+    media_type: str = ENTITY.media_type
     runs: int = 0
 
     def run(self, sink: Sink) -> Ran:
@@ -149,7 +150,7 @@ class Running:
             raise self.error
         if self.content:
             sink.write(self.content[100:])
-        return Ran(ENTITY.media_type, "ab" * 20 if self.content else "", bool(self.content))
+        return Ran(self.media_type, "ab" * 20 if self.content else "", bool(self.content))
 
     async def is_valid(self) -> bool:
         """Whether records may be served."""
@@ -316,6 +317,15 @@ async def test_what_the_indexer_has_read_back_is_not_published_again(house: Hous
     answer, _ = await house.respond(Running(), HTTP)
     assert answer.redirected
     assert house.publisher.calls == 0
+
+
+async def test_what_the_indexer_has_read_back_was_told_no_type(house: House) -> None:
+    """An entity whose type clients demand is read back by us, though a catalog names its bytes."""
+    house.bundles.known = CDN
+    running = Running(media_type="application/mercurial-0.2")
+    answer, _ = await house.respond(running, HTTP)
+    assert answer.redirected
+    assert house.publisher.calls == 1
 
 
 async def test_followers(house: House) -> None:

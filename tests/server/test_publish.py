@@ -9,7 +9,7 @@ import logging
 import re
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import aiohttp
@@ -175,10 +175,10 @@ async def test_published_through_all(bench: Bench, content: bytes, tmp_path: Pat
     """Content of any size that comes back through every target counts for every target."""
     entity, path = source_of(content, tmp_path)
     publisher = bench.publisher(bench.cdn, bench.own)
-    assert publisher.readable(entity.digest) == frozenset()
+    assert publisher.readable(entity) == frozenset()
     both = frozenset({bench.cdn.fingerprint, bench.own.fingerprint})
     assert await publisher.publish(entity, path) == both
-    assert publisher.readable(entity.digest) == both
+    assert publisher.readable(entity) == both
 
 
 async def test_asked_as_git_asks(bench: Bench, source: Source) -> None:
@@ -298,7 +298,7 @@ async def test_a_bad_target_does_not_count(
     bench.front.instead = instead
     publisher = bench.publisher(bench.cdn, bench.own)
     assert await publisher.publish(*source) == {bench.own.fingerprint}
-    assert publisher.readable(source[0].digest) == {bench.own.fingerprint}
+    assert publisher.readable(source[0]) == {bench.own.fingerprint}
     assert [r.levelno for r in caplog.records if r.name == "offramp.publish"] == [logging.WARNING]
     assert re.search(f"target cdn: .*{says}", caplog.text)
 
@@ -312,7 +312,7 @@ async def test_a_target_that_is_down_says_no_secret(
     target = S3Target("s3", base, "eu-west-1", WINDOW, lambda: role)
     publisher = bench.publisher(target)
     assert await publisher.publish(*source) == frozenset()
-    assert publisher.readable(source[0].digest) == frozenset()
+    assert publisher.readable(source[0]) == frozenset()
     assert "target s3: ClientConnectorError" in caplog.text
     assert "X-Amz" not in caplog.text
 
@@ -355,14 +355,14 @@ async def test_no_url_outlives_the_content(bench: Bench, source: Source) -> None
     """The last URL that can be given out ends before the entity is old enough to be deleted."""
     publisher = bench.publisher(bench.own, bench.cdn)
     await publisher.publish(*source)
-    digest = source[0].digest
-    began, end = bench.remembered.records[digest][bench.own.fingerprint]
+    entity = source[0]
+    began, end = bench.remembered.records[entity.digest][bench.own.fingerprint]
     assert end - began == LEASE
     bench.clock.now = end - 0.001
-    assert bench.own.fingerprint in publisher.readable(digest)
-    assert bench.clock.now + bench.own.max_lifetime <= bench.memory.modified[digest] + KEEP
+    assert bench.own.fingerprint in publisher.readable(entity)
+    assert bench.clock.now + bench.own.max_lifetime <= bench.memory.modified[entity.digest] + KEEP
     bench.clock.now = end
-    assert publisher.readable(digest) == frozenset()
+    assert publisher.readable(entity) == frozenset()
 
 
 async def test_the_lease_begins_before_a_long_upload(bench: Bench, source: Source) -> None:
@@ -374,7 +374,7 @@ async def test_the_lease_begins_before_a_long_upload(bench: Bench, source: Sourc
     released.set()
     await running
     bench.clock.now = began + LEASE
-    assert publisher.readable(source[0].digest) == frozenset()
+    assert publisher.readable(source[0]) == frozenset()
 
 
 def test_urls_that_outlive_content_are_refused(bench: Bench) -> None:
@@ -395,7 +395,7 @@ async def test_renewed_at_half_time(bench: Bench, source: Source) -> None:
     assert await publisher.publish(*source) == {bench.own.fingerprint}
     assert bench.store.calls["put"] == 2
     bench.clock.now += LEASE - 1
-    assert publisher.readable(source[0].digest) == {bench.own.fingerprint}
+    assert publisher.readable(source[0]) == {bench.own.fingerprint}
 
 
 async def test_only_what_is_missing_is_read_again(bench: Bench, source: Source) -> None:
@@ -407,6 +407,102 @@ async def test_only_what_is_missing_is_read_again(bench: Bench, source: Source) 
     bench.front.instead = None
     assert await publisher.publish(*source) == {bench.own.fingerprint, bench.cdn.fingerprint}
     assert bench.store.calls["open"] == reads
+
+
+# --- the type that clients are told -------------------------------------------------------
+
+
+MERCURIAL = "application/mercurial-0.2"
+
+
+def told(media_type: str | None) -> Handler:
+    """An honest front that tells this Content-Type, or none."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        start = request.http_range.start
+        response = web.StreamResponse(status=200 if start is None else 206)
+        body = CONTENT[start:]
+        response.content_length = len(body)
+        if start is not None:
+            response.headers["Content-Range"] = END
+        if media_type is not None:
+            response.headers["Content-Type"] = media_type
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    return answer
+
+
+def demanding(source: Source) -> Source:
+    """The same content for those who demand its type."""
+    return replace(source[0], media_type=MERCURIAL), source[1]
+
+
+async def test_a_demanded_type_comes_back(bench: Bench, source: Source) -> None:
+    """A target counts that tells clients the very type they demand; and our own route tells it."""
+    bench.front.instead = told(MERCURIAL)
+    publisher = bench.publisher(bench.cdn, bench.own)
+    entity, path = demanding(source)
+    both = {bench.cdn.fingerprint, bench.own.fingerprint}
+    assert await publisher.publish(entity, path) == both
+    assert publisher.readable(entity) == both
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/octet-stream",
+        "application/mercurial-0.1",
+        f"{MERCURIAL}; charset=utf-8",
+        f"{MERCURIAL};",
+        MERCURIAL.upper(),
+        "",
+    ],
+)
+async def test_a_target_that_tells_another_type_does_not_count(
+    bench: Bench, source: Source, media_type: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What stock Mercurial would refuse is not named to it; the log says what to configure."""
+    bench.front.instead = told(media_type)
+    publisher = bench.publisher(bench.cdn, bench.own)
+    entity, path = demanding(source)
+    assert await publisher.publish(entity, path) == {bench.own.fingerprint}
+    assert publisher.readable(entity) == {bench.own.fingerprint}
+    assert f"Content-Type is {media_type!r} where clients take nothing but" in caplog.text
+    assert f"default_type {MERCURIAL};" in caplog.text
+
+
+@pytest.mark.parametrize("media_type", ["application/x-git-packed-objects", "text/plain"])
+async def test_other_types_are_not_demanded(bench: Bench, source: Source, media_type: str) -> None:
+    """What no client looks at may come back as anything: a static server keeps no types."""
+    bench.front.instead = told("application/octet-stream")
+    entity = replace(source[0], media_type=media_type)
+    publisher = bench.publisher(bench.cdn)
+    assert await publisher.publish(entity, source[1]) == {bench.cdn.fingerprint}
+
+
+async def test_bytes_that_came_back_are_not_a_type_that_did(bench: Bench, source: Source) -> None:
+    """Content that counts under any type must be read again for those who demand one."""
+    publisher = bench.publisher(bench.cdn)
+    assert await publisher.publish(*source) == {bench.cdn.fingerprint}
+    entity, path = demanding(source)
+    assert publisher.readable(entity) == frozenset()
+    assert await publisher.publish(entity, path) == frozenset()
+    bench.front.instead = told(MERCURIAL)
+    assert await publisher.publish(entity, path) == {bench.cdn.fingerprint}
+    other = replace(entity, media_type="application/mercurial-0.1")
+    assert publisher.readable(other) == frozenset()
+    assert publisher.readable(source[0]) == {bench.cdn.fingerprint}
+
+
+async def test_no_run_is_shared_by_types(bench: Bench, source: Source) -> None:
+    """Who demands a type does not take the word of a run that asked for none."""
+    publisher = bench.publisher(bench.cdn)
+    results = await asyncio.gather(
+        publisher.publish(*source), publisher.publish(*demanding(source))
+    )
+    assert results == [{bench.cdn.fingerprint}, frozenset()]
 
 
 # --- at the same time -------------------------------------------------------------------
@@ -454,7 +550,7 @@ async def test_closing_records_nothing(bench: Bench, source: Source) -> None:
     await publisher.close()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert publisher.readable(source[0].digest) == frozenset()
+    assert publisher.readable(source[0]) == frozenset()
 
 
 # --- a store that is down ---------------------------------------------------------------

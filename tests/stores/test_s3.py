@@ -8,16 +8,21 @@ import io
 import socket
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import aiohttp
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.credentials import Credentials, RefreshableCredentials
 from botocore.exceptions import ConnectionClosedError, SSLError
+from yarl import URL
 
+from redirects.sigv4 import Credentials as RedirectCredentials
+from redirects.sigv4 import presign
 from stores import s3
 from stores.base import Conflict, Corrupt, Document, Store, StoreUnavailable
 from stores.entity import Entity
@@ -207,6 +212,12 @@ class TestRefusals:
             S3Store("bucket", part_size=part_size)
 
 
+@pytest.fixture
+def kept_type(admin: S3Client, bucket: str) -> Callable[[Entity], str]:
+    """The Content-Type that the bucket has for an entity."""
+    return lambda entity: admin.head_object(Bucket=bucket, Key=entity.key)["ContentType"]
+
+
 class TestUploads:
     @pytest.mark.parametrize("content", [b"small", LARGE])
     async def test_an_object_says_what_it_is(
@@ -222,6 +233,69 @@ class TestUploads:
             assert found["ContentType"] == "application/x-git-bundle"
             assert found["CacheControl"] == "public, max-age=31536000, immutable"
             assert found["Metadata"] == {"sha256": entity.digest}
+
+    @pytest.mark.parametrize("copies", [True, False])
+    async def test_a_demanded_type_is_mended(
+        self,
+        make_s3: MakeS3,
+        make_file: MakeFile,
+        kept_type: Callable[[Entity], str],
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        copies: bool,
+    ) -> None:
+        """Content that came under another type is told by the one that clients demand, at once."""
+        store = make_s3(renew_after=3600.0)
+        plain, path = make_file(b"content")
+        await store.put(plain, path)
+        if not copies:
+            monkeypatch.setattr(s3, "_COPY_LIMIT", plain.size - 1)
+        entity = replace(plain, media_type="application/mercurial-0.2")
+        await store.put(entity, path)
+        assert kept_type(entity) == "application/mercurial-0.2"
+        for operation in ("PutObject", "CopyObject"):
+            answer(store, operation, 500, "InternalError")
+        await store.put(entity, path)
+
+    @pytest.mark.parametrize("copies", [True, False])
+    @pytest.mark.parametrize(
+        "media_type", ["application/octet-stream", "application/mercurial-0.1"]
+    )
+    async def test_a_demanded_type_stays(
+        self,
+        make_s3: MakeS3,
+        make_file: MakeFile,
+        kept_type: Callable[[Entity], str],
+        monkeypatch: pytest.MonkeyPatch,
+        media_type: str,
+        *,
+        copies: bool,
+    ) -> None:
+        """Clients were told of it: nobody who puts the same content takes its type away."""
+        store = make_s3(renew_after=0.0)
+        plain, path = make_file(b"content")
+        entity = replace(plain, media_type="application/mercurial-0.2")
+        await store.put(entity, path)
+        if not copies:
+            monkeypatch.setattr(s3, "_COPY_LIMIT", plain.size - 1)
+        await store.put(replace(plain, media_type=media_type), path)
+        assert kept_type(entity) == "application/mercurial-0.2"
+
+    @pytest.mark.parametrize("content", [b"small", LARGE])
+    async def test_a_presigned_url_tells_the_type(
+        self, make_s3: MakeS3, make_file: MakeFile, content: bytes
+    ) -> None:
+        """To the letter, whether it was sent in one request or in parts."""
+        store = make_s3("some/where")
+        plain, path = make_file(content)
+        entity = replace(plain, media_type="application/mercurial-0.2")
+        await store.put(entity, path)
+        credentials = RedirectCredentials("AKIATEST", "hush")
+        now = int(datetime.now(UTC).timestamp())
+        url = presign(store.object_url(entity.key), credentials, "eu-west-1", now, 60)
+        async with aiohttp.ClientSession() as session, session.get(URL(url, encoded=True)) as got:
+            assert got.headers["Content-Type"] == "application/mercurial-0.2"
+            assert await got.read() == content
 
     async def test_a_young_entity_is_not_renewed(
         self, make_s3: MakeS3, make_file: MakeFile
