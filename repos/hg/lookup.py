@@ -14,7 +14,7 @@ from repos.hg.errors import CommandError
 from repos.hg.nodes import Ambiguous
 from repos.hg.repository import HgRepository, HgSnapshot
 from wire.hg.cbor import Value
-from wire.hg.texts import TextError, unhex
+from wire.hg.texts import NULL, TextError, unhex
 
 # What a snapshot has; other namespaces are those of extensions, or `obsolete`, which is large.
 _OURS: Final = (b"bookmarks", b"namespaces", b"phases")
@@ -60,8 +60,20 @@ class Lookups:
             CommandError: ``key`` names none.
             HgFailed: hg could not be asked.
         """
+        found = self.at_hand(snapshot, key)
+        if found is None:
+            found = await self.repository.ask(lambda: self._ask(snapshot, key))
+            self._known[snapshot.digest, key] = found
+            while len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        if isinstance(found, CommandError):
+            raise CommandError(found.message, found.words)
+        return found
+
+    def at_hand(self, snapshot: HgSnapshot, key: bytes) -> bytes | CommandError | None:
+        """What ``key`` names, where that is known here; None where hg has to be asked."""
         if len(key) > MAX_KEY:
-            raise CommandError(b"unknown revision: a name of %s bytes", (b"%d" % len(key),))
+            return CommandError(b"unknown revision: a name of %s bytes", (b"%d" % len(key),))
         if len(key) == 40:
             try:
                 node = unhex(key)
@@ -70,18 +82,13 @@ class Lookups:
             else:
                 if snapshot.index.rev(node) is not None:
                     return node
+        if key == b"tip":
+            return snapshot.heads[0]  # the newest changeset has no children
+        if key == b"null":
+            return NULL
         if key in snapshot.bookmarks and key not in _WORDS:
             return snapshot.bookmarks[key]
-        place = (snapshot.digest, key)
-        found = self._known.get(place)
-        if found is None:
-            found = await self.repository.ask(lambda: self._ask(snapshot, key))
-            self._known[place] = found
-            while len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        if isinstance(found, CommandError):
-            raise CommandError(found.message, found.words)
-        return found
+        return self._known.get((snapshot.digest, key))
 
     def _ask(self, snapshot: HgSnapshot, key: bytes) -> bytes | CommandError:
         node, _ = ask(self.repository.hg, self.repository.path.parent, key)

@@ -57,6 +57,7 @@ class HgSnapshot:
         phases: as ``listkeys`` gives them: draft roots in hex, and ``publishing``.
         branches: name -> heads, as ``branchmap`` gives them.
         namespaces: as ``listkeys`` gives them.
+        capabilities: the words of protocol version 1, as hg says them to SSH clients.
         requirements: what a client of the store's files must understand.
         stream_allowed: the store has nothing that is not served, nor told to be a draft, and hg
             would stream it.
@@ -78,6 +79,7 @@ class HgSnapshot:
     phases: Mapping[bytes, bytes]
     branches: Mapping[bytes, tuple[bytes, ...]]
     namespaces: Mapping[bytes, bytes]
+    capabilities: frozenset[bytes]
     requirements: frozenset[bytes]
     stream_allowed: bool
     stream_unsettled: bool
@@ -119,6 +121,7 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
             [[name, list(heads)] for name, heads in told.branches.items()],
             {name: dict(keys) for name, keys in told.keys.items()},
             sorted(requirements),
+            sorted(told.capabilities),
             stream_allowed,
             _beside(hg_dir, told.keys[b"namespaces"]),
         ]
@@ -133,6 +136,7 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
         phases=phases,
         branches=told.branches,
         namespaces=told.keys[b"namespaces"],
+        capabilities=told.capabilities,
         requirements=requirements,
         stream_allowed=stream_allowed,
         stream_unsettled=unsettled,
