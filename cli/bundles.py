@@ -31,9 +31,12 @@ _RIGHT: Final = frozenset({2, 3, 4})
 def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     """Show what is published of REPO, or of all repositories.
 
-    Targets are those through which a bundle was read back. Exits with 1 if REPO has no catalog,
-    or one cannot be read.
+    Targets are those through which a bundle was read back. Of Mercurial's it is told how many
+    changesets they are behind, where the repository's index is on this machine. Exits with 1 if
+    REPO has no catalog, or one cannot be read.
     """
+    from cli.clone_bundles import drawn, values
+
     settings = settings_from(given)
     with told_plainly():
         catalogs, names, faults = asyncio.run(_read(settings, repo))
@@ -46,15 +49,13 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
             for catalog in catalogs
             for bundle in catalog.bundles
         ]
-        click.echo(json.dumps({"bundles": bundles}, indent=2))
+        clones = values(settings, catalogs, names, now)
+        click.echo(json.dumps({"bundles": bundles, "clone_bundles": clones}, indent=2))
     elif catalogs:
-        click.echo(_drawn(catalogs, names, now), nl=False)
+        tables = (_drawn(catalogs, names, now), drawn(settings, catalogs, names, now))
+        click.echo("\n".join(filter(None, tables)), nl=False)
     elif not faults:
-        click.echo(
-            "offramp: no bundles are published; `offramp index` makes them, of git repositories"
-            " (Mercurial's have none)",
-            err=True,
-        )
+        click.echo("offramp: no bundles are published; `offramp index` makes them", err=True)
     for fault in faults:
         UserError(fault).show()
     if faults:
@@ -114,6 +115,7 @@ def _readable(bundle: Bundle, names: Mapping[str, str]) -> list[str]:
 
 
 def _drawn(catalogs: Sequence[Catalog], names: Mapping[str, str], now: float) -> str:
+    """A table; empty if there are none but clone bundles."""
     from cli.tables import age, size, table
 
     rows = [
@@ -129,6 +131,8 @@ def _drawn(catalogs: Sequence[Catalog], names: Mapping[str, str], now: float) ->
         for catalog in catalogs
         for bundle in catalog.bundles
     ]
+    if not rows and any(catalog.clone_bundles for catalog in catalogs):
+        return ""
     return table(_HEADER, rows, _RIGHT)
 
 

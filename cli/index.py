@@ -34,7 +34,8 @@ _RIGHT: Final = frozenset({3, 4, 5})
 def command(given: Given, *, as_json: bool, gc: bool) -> None:
     """Make and publish bundles of every repository under ROOT that needs them.
 
-    Of Mercurial repositories, the index that answers are made from is made or grown.
+    Of Mercurial repositories, the index that answers are made from is made or grown before, and
+    their bundles are clone bundles.
 
     Exits with 1 if one fails.
     """

@@ -1,6 +1,8 @@
 # Law of this file: a catalog is one small document that says which bundles a repository has. What
 # it names is in the store and was read back; what is not exactly a catalog is refused.
 #
+# A git repository has bundles, a Mercurial one clone bundles.
+#
 # The document is JSON in UTF-8; the models at the end of this file are its schema. Digests,
 # checksums and object ids are lower-case hex, times are seconds since the epoch.
 
@@ -73,6 +75,41 @@ class Bundle:
 
 
 @dataclass(frozen=True, slots=True)
+class CloneBundle:
+    """A file that a stock Mercurial client begins a clone with, as ``hg bundle`` made it.
+
+    Attributes:
+        id: ``<kind>-<the first 16 digits of its digest>``.
+        kind: ``zstd-v2``, ``gzip-v2`` or ``stream-v2``, as in the settings.
+        spec: its BUNDLESPEC as clients are told it: ``zstd-v2``, or
+            ``none-v2;stream=v2;requirements%3D...``.
+        entity: the file.
+        heads: nodes in hex, sorted; all that it holds are these and their ancestors.
+        changesets: how many it holds.
+        created: seconds since the epoch.
+        readable: fingerprints, sorted, of the targets through which it was read back.
+        required_ram: bytes that decompression needs, where that is much; else None.
+        store_fingerprint: of a stream bundle that clients take only if they can use a store of
+            this fingerprint; else None.
+    """
+
+    id: str
+    kind: str
+    spec: str
+    entity: Entity
+    heads: tuple[str, ...]
+    changesets: int
+    created: float
+    readable: tuple[str, ...]
+    required_ram: int | None = None
+    store_fingerprint: str | None = None
+
+    def readable_entities(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The digest of its entity, with the targets through which it was read back."""
+        yield self.entity.digest, self.readable
+
+
+@dataclass(frozen=True, slots=True)
 class Retired:
     """An entity that a bundle once named.
 
@@ -95,6 +132,7 @@ class Catalog:
         bundles: at most one for each filter.
         retired: what bundles before these were made of, until garbage collection.
         epoch: rises with each purge; what was recorded in an earlier one is not used any more.
+        clone_bundles: at most one of each kind; of Mercurial repositories only.
     """
 
     repository: str
@@ -102,34 +140,55 @@ class Catalog:
     bundles: tuple[Bundle, ...] = ()
     retired: tuple[Retired, ...] = ()
     epoch: int = 0
+    clone_bundles: tuple[CloneBundle, ...] = ()
 
     def bundle(self, filter_spec: str | None) -> Bundle | None:
         """The bundle with this filter."""
         return next((bundle for bundle in self.bundles if bundle.filter == filter_spec), None)
 
+    def clone_bundle(self, kind: str) -> CloneBundle | None:
+        """The clone bundle of this kind."""
+        return next((bundle for bundle in self.clone_bundles if bundle.kind == kind), None)
+
     def named(self) -> frozenset[str]:
         """Digests of everything that the bundles are made of."""
-        return frozenset(entity.digest for b in self.bundles for entity in b.entities())
+        packs = (entity.digest for b in self.bundles for entity in b.entities())
+        return frozenset(packs).union(b.entity.digest for b in self.clone_bundles)
 
     def with_bundle(self, bundle: Bundle, now: float) -> Catalog:
         """The catalog with ``bundle`` in the place of the one with its filter."""
         others = tuple(b for b in self.bundles if b.filter != bundle.filter)
-        return self._with_bundles((*others, bundle), now)
+        return self._with((*others, bundle), self.clone_bundles, now)
 
     def without(self, filter_spec: str | None, now: float) -> Catalog:
         """The catalog without the bundle of this filter."""
-        return self._with_bundles(tuple(b for b in self.bundles if b.filter != filter_spec), now)
+        left = tuple(b for b in self.bundles if b.filter != filter_spec)
+        return self._with(left, self.clone_bundles, now)
+
+    def with_clone_bundle(self, bundle: CloneBundle, now: float) -> Catalog:
+        """The catalog with ``bundle`` in the place of the one of its kind."""
+        others = tuple(b for b in self.clone_bundles if b.kind != bundle.kind)
+        return self._with(self.bundles, (*others, bundle), now)
+
+    def without_clone_bundle(self, kind: str, now: float) -> Catalog:
+        """The catalog without the clone bundle of this kind."""
+        left = tuple(b for b in self.clone_bundles if b.kind != kind)
+        return self._with(self.bundles, left, now)
 
     def purged(self, digests: frozenset[str], epoch: int, now: float) -> Catalog:
         """The catalog in ``epoch``, without the bundles that are made of any of ``digests``."""
         left = (b for b in self.bundles if not digests & {e.digest for e in b.entities()})
-        return replace(self._with_bundles(tuple(left), now), epoch=epoch)
+        clones = (b for b in self.clone_bundles if b.entity.digest not in digests)
+        return replace(self._with(tuple(left), tuple(clones), now), epoch=epoch)
 
     def in_format(self, object_format: str, now: float) -> Catalog:
-        """The catalog, emptied if the repository was replaced by one of another object format."""
+        """The catalog, without bundles if the repository is now of another object format.
+
+        Clone bundles stay: what Mercurial has beside it has no object format.
+        """
         if object_format == self.object_format:
             return self
-        return replace(self._with_bundles((), now), object_format=object_format)
+        return replace(self._with((), self.clone_bundles, now), object_format=object_format)
 
     def forget(self, digests: frozenset[str]) -> Catalog:
         """The catalog without these retired entities."""
@@ -139,8 +198,10 @@ class Catalog:
         """A creation token above that of every bundle here: the time, as a rule."""
         return max((int(now), *(bundle.creation_token + 1 for bundle in self.bundles)))
 
-    def _with_bundles(self, bundles: tuple[Bundle, ...], now: float) -> Catalog:
-        changed = replace(self, bundles=bundles)
+    def _with(
+        self, bundles: tuple[Bundle, ...], clone_bundles: tuple[CloneBundle, ...], now: float
+    ) -> Catalog:
+        changed = replace(self, bundles=bundles, clone_bundles=clone_bundles)
         since = {retired.digest: retired.since for retired in self.retired}
         since |= dict.fromkeys(self.named(), now)
         named = changed.named()
@@ -217,10 +278,12 @@ def encode(catalog: Catalog) -> bytes:
         bundles=tuple(_write_bundle(bundle) for bundle in catalog.bundles),
         retired=tuple(_Retired(digest=r.digest, since=r.since) for r in catalog.retired),
         epoch=catalog.epoch,
+        clone_bundles=tuple(_write_clone_bundle(bundle) for bundle in catalog.clone_bundles),
     )
     document = written.model_dump(mode="json")
-    if not catalog.epoch:  # unwritten, so that versions before there were epochs can read it
-        del document["epoch"]
+    for young in ("epoch", "clone_bundles"):
+        if not document[young]:  # unwritten, so that versions before there were any can read it
+            del document[young]
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode("ascii") + b"\n"
 
 
@@ -238,6 +301,7 @@ def parse(body: bytes) -> Catalog:
             bundles=tuple(_read_bundle(bundle) for bundle in document.bundles),
             retired=tuple(Retired(r.digest, r.since) for r in document.retired),
             epoch=document.epoch,
+            clone_bundles=tuple(_read_clone_bundle(bundle) for bundle in document.clone_bundles),
         )
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
@@ -253,9 +317,12 @@ def parse(body: bytes) -> Catalog:
 
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Oid = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+_Node = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 _Count = Annotated[int, Field(ge=0)]
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]
 _Format = Literal["sha1", "sha256"]
+_CloneKind = Literal["zstd-v2", "gzip-v2", "stream-v2"]
+_KIND: Final[TypeAdapter[_CloneKind]] = TypeAdapter(_CloneKind)
 _FORMAT: Final[TypeAdapter[_Format]] = TypeAdapter(_Format)
 _FILTER: Final[TypeAdapter[Literal["blob:none"] | None]] = TypeAdapter(Literal["blob:none"] | None)
 
@@ -286,6 +353,19 @@ class _Bundle(_Strict):
     creation_token: _Count
 
 
+class _CloneBundle(_Strict):
+    id: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")]
+    kind: _CloneKind
+    # Goes into a line of words.
+    spec: Annotated[str, Field(pattern=r"^[!-~]+$")]
+    file: _Entity
+    heads: tuple[_Node, ...]
+    changesets: _Count
+    created: _Seconds
+    required_ram: _Count | None
+    store_fingerprint: Annotated[str, Field(pattern=r"^[!-~]+$")] | None
+
+
 class _Retired(_Strict):
     digest: _Digest
     since: _Seconds
@@ -300,12 +380,16 @@ class _Document(_Strict):
     bundles: tuple[_Bundle, ...]
     retired: tuple[_Retired, ...]
     epoch: _Count = 0
+    clone_bundles: tuple[_CloneBundle, ...] = ()
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
         filters = [bundle.filter for bundle in self.bundles]
         if len(set(filters)) != len(filters):
             raise ValueError("two bundles have the same filter")
+        kinds = [bundle.kind for bundle in self.clone_bundles]
+        if len(set(kinds)) != len(kinds):
+            raise ValueError("two clone bundles are of the same kind")
         length = 2 * HASH_SIZES[self.object_format]
         for bundle in self.bundles:
             oids = (bundle.pack.checksum, *bundle.tips, *bundle.peeled, *bundle.peeled.values())
@@ -350,4 +434,34 @@ def _read_bundle(read: _Bundle) -> Bundle:
         creation_token=read.creation_token,
         readable=pack.readable,
         bundle_readable=() if file is None else file.readable,
+    )
+
+
+def _write_clone_bundle(bundle: CloneBundle) -> _CloneBundle:
+    entity = bundle.entity
+    return _CloneBundle(
+        id=bundle.id,
+        kind=_KIND.validate_python(bundle.kind),
+        spec=bundle.spec,
+        file=_Entity(digest=entity.digest, size=entity.size, readable=bundle.readable),
+        heads=bundle.heads,
+        changesets=bundle.changesets,
+        created=bundle.created,
+        required_ram=bundle.required_ram,
+        store_fingerprint=bundle.store_fingerprint,
+    )
+
+
+def _read_clone_bundle(read: _CloneBundle) -> CloneBundle:
+    return CloneBundle(
+        id=read.id,
+        kind=read.kind,
+        spec=read.spec,
+        entity=Entity(read.file.digest, read.file.size),
+        heads=read.heads,
+        changesets=read.changesets,
+        created=read.created,
+        readable=read.file.readable,
+        required_ram=read.required_ram,
+        store_fingerprint=read.store_fingerprint,
     )

@@ -1,5 +1,6 @@
-# Law of this file: the index of a Mercurial repository is brought up to date before anybody asks.
-# One that fails is told, and stops no other.
+# Law of this file: the index of a Mercurial repository is brought up to date before anybody asks,
+# and then its clone bundles, which are made of what the index says. One that fails is told, and
+# stops no other repository.
 
 from __future__ import annotations
 
@@ -8,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
-from indexer.report import Outcome, Progress, Report, Result, Silent
-from repos.hg.database import IndexBroken, IndexUnreadable
-from repos.hg.errors import Unservable
-from repos.hg.program import HgFailed
+from indexer.hg_bundles import FAILURES, Bundling, Repository, index_clone_bundles
+from indexer.report import Outcome, Progress, Report, Result, Silent, Steps
 from repos.hg.upkeep import Measured, measure
 
 _T = TypeVar("_T")
@@ -22,21 +21,12 @@ KIND: Final = "hg index"
 _SILENT: Final = Silent()
 
 
-class HgRepository(Protocol):
+class HgRepository(Repository, Protocol):
     """What is needed of a Mercurial repository."""
-
-    @property
-    def name(self) -> str:
-        """The path at which it is served."""
-        ...
 
     @property
     def index_directory(self) -> Path:
         """Where its index lies."""
-        ...
-
-    async def snapshot(self) -> object:
-        """What it serves; makes the index, or lets it grow. Raises HgFailed or Unservable."""
         ...
 
     async def in_thread(self, question: Callable[[], _T]) -> _T:
@@ -44,11 +34,26 @@ class HgRepository(Protocol):
         ...
 
 
-async def index_hg_repository(repository: HgRepository, progress: Progress = _SILENT) -> Report:
-    """Make the index of one Mercurial repository, or let it grow, if it is due.
+async def index_hg_repository(
+    repository: HgRepository, bundling: Bundling | None, progress: Progress = _SILENT
+) -> Report:
+    """Make the index of one Mercurial repository, or let it grow, and make what bundles are due.
 
     Never raises for what befell the repository: the report says it.
+
+    Args:
+        repository: which.
+        bundling: what its clone bundles are made with; None to make none.
+        progress: hears how far it is.
     """
+    index = await _index(repository, progress)
+    if bundling is None or index.outcome is Outcome.FAILED:  # of what, nobody knows
+        return Report(repository.name, (index,))
+    bundles = await index_clone_bundles(repository, bundling, Steps(progress, repository.name))
+    return Report(repository.name, (index, *bundles))
+
+
+async def _index(repository: HgRepository, progress: Progress) -> Result:
     began = time.monotonic()
     progress.start(repository.name, f"{KIND}: changesets", None)
     try:
@@ -56,11 +61,11 @@ async def index_hg_repository(repository: HgRepository, progress: Progress = _SI
         await repository.snapshot()
         after = await repository.in_thread(lambda: measure(repository.index_directory))
         outcome, reason = _became(before, after)
-    except (HgFailed, Unservable, IndexBroken, IndexUnreadable, OSError) as error:
+    except FAILURES as error:
         after, outcome, reason = None, Outcome.FAILED, str(error)
     finally:
         progress.done()
-    result = Result(
+    return Result(
         KIND,
         outcome,
         reason,
@@ -68,7 +73,6 @@ async def index_hg_repository(repository: HgRepository, progress: Progress = _SI
         size=0 if after is None else after.size,
         seconds=time.monotonic() - began,
     )
-    return Report(repository.name, (result,))
 
 
 def _became(before: Measured | None, after: Measured | None) -> tuple[Outcome, str]:

@@ -4,17 +4,25 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol
 
 from indexer.build import Built, build
 from indexer.catalog import Bundle, Catalog, CatalogError, catalog_name, encode, load
 from indexer.plan import KINDS, Decision, Drop, Kind, Make, Publish, UpToDate, Values, decide
+from indexer.publishing import (
+    ATTEMPTS,
+    NotPublished,
+    Publisher,
+    Worker,
+    fetched,
+    is_stored,
+    published,
+)
 from indexer.report import Outcome, Progress, Report, Result, Silent, Steps
 from indexer.work import Busy, work_directory
 from repos.git.packs import (
@@ -29,15 +37,6 @@ from stores.base import Conflict, Store, StoreError
 from stores.entity import Entity
 from wire.git.pktline import ProtocolError
 from wire.git.refs import Refs
-
-_T = TypeVar("_T")
-
-Publisher = Callable[[Entity, Path], Awaitable[frozenset[str]]]
-"""Puts an entity into the store and reads it back; returns the fingerprints of the targets
-through which that went well. Whatever it raises is the failure of this one bundle."""
-
-# How often a catalog that others change at the same time is read and planned for again.
-ATTEMPTS: Final = 5
 
 _SILENT: Final = Silent()
 
@@ -65,14 +64,6 @@ class Repository(Protocol):
         ...
 
 
-class NotPublished(Exception):  # noqa: N818 - what happened
-    """A bundle could not be published, or be read back through any target."""
-
-
-class _Interrupted(Exception):  # noqa: N818 - what happened
-    """The task was cancelled; ends the thread that works for it."""
-
-
 async def index_repository(
     repository: Repository,
     store: Store,
@@ -94,7 +85,7 @@ async def index_repository(
     Args:
         repository: of which.
         store: where the catalog is.
-        publish: see :data:`Publisher`.
+        publish: see :data:`indexer.publishing.Publisher`.
         values: what the settings say.
         work: a directory for work files, best on the file system of a directory store. Other
             runs share it; nothing else should.
@@ -145,7 +136,7 @@ class _Run:
     clock: Callable[[], float]
     steps: Steps
     epoch: int | None = None
-    interrupted: threading.Event = field(default_factory=threading.Event)
+    worker: Worker = field(default_factory=Worker)
 
     async def result(self, kind: Kind) -> Result:
         """Do what is due about one kind of bundle."""
@@ -234,14 +225,14 @@ class _Run:
     async def reachable(self, tips: tuple[str, ...]) -> bool:
         """See :meth:`indexer.plan.Questions.reachable`."""
         git, path = self.repository.git, self.repository.path
-        return await self._in_thread(
+        return await self.worker.run(
             partial(all_reachable, git, path, tips, self.refs.tips, told=self._check)
         )
 
     async def new_objects(self, base: tuple[str, ...], filter_spec: str | None, limit: int) -> int:
         """See :meth:`indexer.plan.Questions.new_objects`."""
         git, path = self.repository.git, self.repository.path
-        return await self._in_thread(
+        return await self.worker.run(
             partial(
                 count_new_objects,
                 git,
@@ -256,11 +247,7 @@ class _Run:
 
     async def stored(self, bundle: Bundle) -> bool:
         """See :meth:`indexer.plan.Questions.stored`."""
-        for entity in bundle.entities():
-            found = await self.store.stat(entity.digest)
-            if found is None or found.size != entity.size:
-                return False
-        return True
+        return all([await is_stored(self.store, entity) for entity in bundle.entities()])
 
     # --- what is done ---------------------------------------------------------------------
 
@@ -271,7 +258,7 @@ class _Run:
             self._check(step)
             loop.call_soon_threadsafe(self.steps.show, kind.name, step)
 
-        built = await self._in_thread(
+        built = await self.worker.run(
             partial(
                 build,
                 self.repository.git,
@@ -312,45 +299,17 @@ class _Run:
         """Fetch what the bundle is made of from the store, and publish that."""
         read: list[tuple[str, ...]] = []
         for entity in bundle.entities():
-            path = self.directory / entity.digest
             self.steps.begin(f"{kind.name}: fetching from the store")
-            with path.open("wb") as file:
-                async for chunk in self.store.open(entity.digest):
-                    file.write(chunk)
+            path = await fetched(self.store, entity, self.directory)
             read.append(await self._published(kind, entity, path))
         return replace(bundle, readable=read[0], bundle_readable=read[1] if len(read) > 1 else ())
 
     async def _published(self, kind: Kind, entity: Entity, path: Path) -> tuple[str, ...]:
         self.steps.begin(f"{kind.name}: publishing")
-        try:
-            fingerprints = await self.publish(entity, path)
-        except Exception as error:
-            raise NotPublished(f"entity {entity.digest} was not published: {error}") from error
-        finally:
-            # On a disk that is nearly full, the next file needs the space.
-            path.unlink(missing_ok=True)
-        if not fingerprints:
-            raise NotPublished(
-                f"entity {entity.digest} is in the store, but no target could read it back;"
-                " `offramp doctor` says why"
-            )
-        return tuple(sorted(fingerprints))
-
-    # --- threads --------------------------------------------------------------------------
+        return await published(self.publish, entity, path)
 
     def _check(self, _: Step) -> None:
-        if self.interrupted.is_set():
-            raise _Interrupted
-
-    async def _in_thread(self, call: Callable[[], _T]) -> _T:
-        """Run something that blocks; it is over when this returns, whatever ended it."""
-        running = asyncio.ensure_future(asyncio.to_thread(call))
-        try:
-            return await asyncio.shield(running)
-        except asyncio.CancelledError:
-            self.interrupted.set()
-            await asyncio.gather(running, return_exceptions=True)
-            raise
+        self.worker.check()
 
 
 def _about(kind: Kind, outcome: Outcome, reason: str, bundle: Bundle | None) -> Result:

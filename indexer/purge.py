@@ -217,6 +217,10 @@ def _objects(subject: Subject) -> Path | None:
     return None
 
 
+def _ids(catalog: Catalog) -> tuple[str, ...]:
+    return (*(b.id for b in catalog.bundles), *(b.id for b in catalog.clone_bundles))
+
+
 @dataclass(slots=True)
 class _Purge:
     subject: Subject
@@ -309,8 +313,9 @@ class _Purge:
                     await self.store.write_document(catalog_name(name), encode(changed), version)
                 except Conflict:
                     continue
-            left = {bundle.id for bundle in changed.bundles}
-            self.bundles |= dict.fromkeys(b.id for b in catalog.bundles if b.id not in left)
+            self.bundles |= dict.fromkeys(
+                each for each in _ids(catalog) if each not in _ids(changed)
+            )
             return
         raise Conflict(
             f"{self.store.name}: the catalog of {name} was changed by others {ATTEMPTS} times"
@@ -333,6 +338,8 @@ class _Purge:
                 for entity in bundle.entities():
                     await self.search.verdict(entity.digest, same=verdict)
                     doomed.add(entity.digest)
+        if self.subject.object_id is None:  # what Mercurial has holds no object of git
+            doomed |= {clone.entity.digest for clone in catalog.clone_bundles}
         self.candidates |= doomed
         return frozenset(doomed)
 

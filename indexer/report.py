@@ -11,7 +11,7 @@ from repos.git.packs import Step
 
 
 class Outcome(StrEnum):
-    """What became of one bundle in one run."""
+    """What became of one bundle, or one index, in one run."""
 
     MADE = "made"
     UP_TO_DATE = "up to date"
@@ -26,11 +26,12 @@ class Result:
     """What one run did about one kind of bundle.
 
     Attributes:
-        kind: ``full`` or ``blobless``.
+        kind: ``full`` or ``blobless``; of Mercurial ``hg index``, or a kind of clone bundle.
         outcome: what became of it.
         reason: why, for people.
-        objects: how many the bundle that is catalogued now holds; 0 without one.
-        size: bytes of its pack.
+        objects: how many the bundle that is catalogued now holds; 0 without one. Of Mercurial
+            it is changesets that are counted.
+        size: bytes of its pack or file.
         seconds: how long this took.
     """
 

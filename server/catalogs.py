@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
 from cache.epochs import Epochs
 from cache.errors import CacheUnavailable
-from indexer.catalog import Bundle, CatalogError, catalog_name, read
+from indexer.catalog import Bundle, CatalogError, CloneBundle, catalog_name, read
 from stores.base import Store, StoreError
 
 _log = logging.getLogger("offramp.catalogs")
@@ -31,12 +31,24 @@ Learned = Callable[[str, int], Awaitable[object]]
 @dataclass(slots=True)
 class _Watched:
     bundles: tuple[Bundle, ...] = ()
+    clone_bundles: tuple[CloneBundle, ...] = ()
     asked: float = 0.0
     loading: asyncio.Task[None] | None = None
     loaded: bool = False
     version: str = ""
     epoch: int = 0
     looked: float = -BEHIND
+
+    def empty(self) -> None:
+        """Nothing of it is to be named any more until it is read again."""
+        self.bundles, self.clone_bundles, self.version = (), (), ""
+
+    def readable_entities(self) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """The digest of each entity, with the targets through which it was read back."""
+        for bundle in self.bundles:
+            yield from bundle.readable_entities()
+        for clone in self.clone_bundles:
+            yield from clone.readable_entities()
 
 
 @dataclass(slots=True)
@@ -60,18 +72,25 @@ class Catalogs:
 
     async def bundles(self, repository: str) -> tuple[Bundle, ...]:
         """What is published of a repository; empty while the store does not answer."""
+        return (await self._current(repository)).bundles
+
+    async def clone_bundles(self, repository: str) -> tuple[CloneBundle, ...]:
+        """Likewise of a Mercurial repository, in no order that means anything."""
+        return (await self._current(repository)).clone_bundles
+
+    async def _current(self, repository: str) -> _Watched:
         watched = self._watched.setdefault(repository, _Watched())
         watched.asked = time.monotonic()
         behind = watched.epoch < self._known(repository)
-        if behind and watched.bundles:
+        if behind and (watched.bundles or watched.clone_bundles):
             # They are of before a purge on this machine: some may be gone.
-            watched.bundles, watched.version = (), ""
+            watched.empty()
             self._find_readable()
         if not watched.loaded or (behind and watched.asked - watched.looked >= BEHIND):
             if watched.loading is None:
                 watched.loading = asyncio.create_task(self._load(repository, watched))
             await asyncio.wait({watched.loading}, timeout=FIRST_WAIT)
-        return watched.bundles
+        return watched
 
     def epoch(self, repository: str) -> int:
         """What was recorded of a repository before this is not used any more.
@@ -111,8 +130,7 @@ class Catalogs:
         self._readable = {
             digest: frozenset(fingerprints)
             for watched in self._watched.values()
-            for bundle in watched.bundles
-            for digest, fingerprints in bundle.readable_entities()
+            for digest, fingerprints in watched.readable_entities()
         }
 
     async def _load(self, repository: str, watched: _Watched) -> None:
@@ -132,15 +150,17 @@ class Catalogs:
         if version == watched.version:
             return
         bundles: tuple[Bundle, ...] = ()
+        clone_bundles: tuple[CloneBundle, ...] = ()
         epoch = 0
         if document is not None:
             # With a hundred thousand refs it is 10 MB of JSON.
             catalog = await asyncio.to_thread(read, document.body, repository, self.store.name)
-            bundles, epoch = catalog.bundles, catalog.epoch
+            bundles, clone_bundles = catalog.bundles, catalog.clone_bundles
+            epoch = catalog.epoch
         known = self._known(repository)
         if epoch < known:
             # A purge on this machine has begun, and is about to write the catalog; or that is gone.
-            watched.bundles, watched.version = (), ""
+            watched.empty()
             self._find_readable()
             return
         watched.version = version
@@ -149,9 +169,9 @@ class Catalogs:
             if epoch > known:
                 self._learn(repository, epoch)
         watched.bundles = tuple(sorted(bundles, key=lambda b: b.created, reverse=True))
-        for bundle in bundles:
-            for digest, fingerprints in bundle.readable_entities():
-                self._readable[digest] = frozenset(fingerprints)
+        watched.clone_bundles = clone_bundles
+        for digest, fingerprints in watched.readable_entities():
+            self._readable[digest] = frozenset(fingerprints)
 
     def _learn(self, repository: str, epoch: int) -> None:
         """Another machine has purged the repository: let this one forget it, and know it."""

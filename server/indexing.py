@@ -22,6 +22,7 @@ from cache.cache import Cache
 from indexer.catalog import CatalogError
 from indexer.gc import GcReport, collect
 from indexer.hg import index_hg_repository
+from indexer.hg_bundles import Bundling
 from indexer.index import index_repository
 from indexer.report import Progress, Report, Silent
 from repos.git.program import Git
@@ -123,6 +124,7 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         mirrors = mirrored_repositories(
             settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads
         )
+        fingerprints = frozenset(target.fingerprint for target in targets)
         served = [(repository, False) for repository in repositories.all()]
         # Whose refs all callers may see, only a public upstream says.
         served += [(mirror, not remote.upstream.public) for mirror, remote in mirrors]
@@ -135,7 +137,7 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                     settings.index,
                     settings.data / "work",
                     progress=progress,
-                    targets=frozenset(target.fingerprint for target in targets),
+                    targets=fingerprints,
                     epoch=cache.epochs.of(repository.name),
                     unnamed=unnamed,
                 )
@@ -147,8 +149,16 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         hg_repositories = Repositories(
             settings.local_root, hg_kind(hg, threads, indexes), settings.data
         )
+        bundling = Bundling(
+            store,
+            publisher.publish,
+            settings.hg,
+            settings.data / "work",
+            fingerprints,
+            cache.epochs.of,
+        )
         reports += tuple(
-            [await index_hg_repository(each, progress) for each in hg_repositories.all()]
+            [await index_hg_repository(each, bundling, progress) for each in hg_repositories.all()]
         )
         if not gc:
             return Indexed(reports)

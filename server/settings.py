@@ -216,6 +216,13 @@ class GitSettings(Section):
         return matches(name, self.push)
 
 
+HgVersion = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]{1,2}$")]
+"""A release line of Mercurial, such as ``7.2``."""
+
+
+HgBundleKind = Literal["zstd-v2", "gzip-v2", "stream-v2"]
+
+
 class HgSettings(Section):
     """How Mercurial repositories are served."""
 
@@ -236,6 +243,57 @@ class HgSettings(Section):
         description="Offer the store's own files (`hg clone --stream`), where nothing in them is"
         " secret or hidden.",
     )
+    bundles: tuple[HgBundleKind, ...] = Field(
+        ("zstd-v2", "gzip-v2", "stream-v2"),
+        description="Clone bundles that are made of each repository, in the order in which clients"
+        " are told of them; they take the first that they can. `stream-v2` is for `hg clone"
+        " --stream`.",
+    )
+    bundle_growth: float = Field(
+        0.05,
+        ge=0,
+        description="A clone bundle is made again when the repository has grown by this share of"
+        " its changesets; until then the rest is answered beside it.",
+    )
+    bundle_level: int = Field(
+        10,
+        ge=1,
+        le=22,
+        description="Level of zstd in `zstd-v2` bundles. From 20 on, clients need 32 MiB and more"
+        " to read them.",
+    )
+    min_changesets: int = Field(
+        1, ge=1, description="Repositories with fewer changesets get no clone bundles."
+    )
+    push: tuple[str, ...] = Field(
+        (), description="Repositories (shell patterns of served paths) that accept pushes."
+    )
+    inline_bundles: bool = Field(
+        True,
+        description="Clone bundles for which no target suits a client are sent by this server to"
+        " clients that take them so (Mercurial 6.9 and later).",
+    )
+    redirect_getbundle: Literal["off", "pulls", "on"] = Field(
+        "off",
+        description="Answer a `getbundle` by an HTTP redirect to the store. Stock clients follow"
+        " one, and then ask that place whatever else they want to know; `pulls`: only where they"
+        " ask nothing more. `on`: clones too, of which `hg clone -u NAME` then fails. Never for"
+        " clients that log in, since they would show their password there.",
+    )
+    redirect_getbundle_clients: tuple[HgVersion, ...] = Field(
+        ("5.9", "6.9", "7.2"),
+        description="Versions of Mercurial that are redirected so: those with which it was tested.",
+    )
+    silence: Duration = Field(
+        120.0,
+        gt=0,
+        description="Time for which the `hg serve` behind this server, or an upstream, may say"
+        " nothing in mid-answer; then it is given up, and the former is started again.",
+    )
+
+    def may_push(self, name: str) -> bool:
+        """Tell whether the repository served as ``name`` accepts pushes."""
+        return matches(name, self.push)
 
 
 class LimitSettings(Section):

@@ -110,6 +110,22 @@ class Keeper:
                 forget(self.directory)
             return self._try()
 
+    def last(self) -> Kept | None:
+        """What was served when hg was asked last, by any process; None if there is no index.
+
+        Raises:
+            IndexBroken: the index is damaged.
+            IndexUnreadable: it cannot be read now.
+            OSError: neither can its directory.
+        """
+        if current(self.directory) is None:
+            return None
+        with locked(self.directory):
+            generation, state = self._open()
+            if generation is None or state is None:
+                return None
+            return Kept(state, self._index(generation, state))
+
     def _try(self) -> Kept:
         broken: IndexBroken | Misfit | None = None
         for _ in range(_TRIES):

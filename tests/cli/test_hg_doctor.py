@@ -1,5 +1,5 @@
-# Law of this file: who serves Mercurial repositories is told which hg reads them and which of them
-# cannot be served, and why; who serves none is told nothing of hg.
+# Law of this file: who serves Mercurial repositories is told which hg reads them, which of them
+# cannot be served or indexed, and why; who serves none is told nothing of hg.
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import pytest
 
 from repos.git.program import Git
 from repos.hg.program import Hg
-from server.checks_hg import check_hg
+from server.checks_hg import check_hg, check_hg_serve
 from server.checks_machine import check_machine
-from server.settings import load
+from server.settings import Settings, load
 from server.verdict import Level, Verdict
 from tests.cli.hg_repositories import PROGRAM, made
 from tests.hg import versions
@@ -40,7 +40,7 @@ def test_hg_and_what_it_refuses(here: Path) -> None:
     assert b.level is Level.FAIL
     assert b.what.startswith("repository b: hg refuses it: ")
     assert "of-the-future" in b.what
-    assert c.level is Level.FAIL
+    assert c.level is Level.WARN  # hg alone answers for it
     assert "LFS" in c.what
     assert "convert" in c.remedy
     assert not (here / "data").exists()  # a check leaves nothing behind
@@ -83,6 +83,81 @@ def test_other_versions(here: Path, said: str, level: Level, what: str) -> None:
     version, _refused = checked(here / "root", str(program))
     assert version.level is level
     assert what in version.what
+
+
+def test_an_hg_without_zstd(here: Path) -> None:
+    """It cannot read what hg writes today, which is said before a repository is refused."""
+    (here / "root/a/.hg/store").mkdir(parents=True)
+    program = here / "hg"
+    program.write_text(
+        "#!/bin/sh\ncase $1 in\n"
+        "version) echo '(version 7.2)';;\n"
+        "debuginstall) echo 'bz2, none, zlib';;\n"
+        "*) exit 1;;\nesac\n"
+    )
+    program.chmod(0o755)
+    _version, zstd, _refused = checked(here / "root", str(program))
+    assert zstd.level is Level.WARN
+    assert "no zstd" in zstd.what
+
+
+# --- hg serve ------------------------------------------------------------------------------
+
+
+async def served(root: Path, program: str | None = None, **hg: object) -> list[Verdict]:
+    """What is found of the hg serve that would stand behind a server."""
+    executable = str(versions.executable(PROGRAM)) if program is None else program
+    settings = Settings.model_validate({"root": root, "data": root.parent / "data", "hg": hg})
+    checks = check_hg_serve(settings, Hg(60, {"HGRCPATH": ""}, executable))
+    return [verdict async for verdict in checks]
+
+
+async def test_hg_serve_is_tried(here: Path) -> None:
+    """It is started, asked for each repository, and ended; nothing is left of it."""
+    root = made(here / "root", a="empty", b="empty")
+    assert await served(root) == [
+        Verdict(Level.OK, "hg serve: starts, and answers for 2 repositories")
+    ]
+    assert not (here / "data").exists()
+
+
+async def test_a_repository_that_hgweb_keeps_to_itself(here: Path) -> None:
+    """A repository whose own configuration lets nobody read it is named; the others are served."""
+    root = made(here / "root", a="empty", b="empty")
+    (root / "a/.hg/hgrc").write_text("[web]\nallow_read = alice\n")
+    refused, rest = await served(root)
+    assert refused.level is Level.FAIL
+    assert "repository a: hg serve does not answer for it: 401" in refused.what
+    assert "for 1 repository" in rest.what
+
+
+async def test_hg_serve_does_not_start(here: Path) -> None:
+    """It is said once, with what the program said; of a program that is not there, nothing more."""
+    root = made(here / "root", a="empty", b="empty")
+    program = here / "hg"
+    program.write_text("#!/bin/sh\necho no such luck >&2\nexit 3\n")
+    program.chmod(0o755)
+    (only,) = await served(root, str(program))
+    assert only.level is Level.FAIL
+    assert "exited with 3: no such luck" in only.what
+    assert await served(root, "hg-of-nobody") == []
+
+
+async def test_no_mercurial_no_hg_serve(here: Path) -> None:
+    """Where no Mercurial repository is, none is started and no pattern is judged."""
+    (here / "root").mkdir()
+    assert await served(here / "root", push=("*",)) == []
+
+
+async def test_push_patterns_that_match_nothing(here: Path) -> None:
+    """A pattern of `hg.push` that lets nobody push is named; one that does is not."""
+    root = made(here / "root", a="empty")
+    _serves, pattern = await served(root, push=("a", "/a"))
+    assert pattern.level is Level.WARN
+    assert "'/a'" in pattern.what
+
+
+# -------------------------------------------------------------------------------------------
 
 
 def test_both_kinds_are_counted(here: Path) -> None:

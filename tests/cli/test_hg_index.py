@@ -56,14 +56,54 @@ def test_made_grown_and_left_alone(here: Path) -> None:
     root = made(here / "root", project="empty")
     with work(versions.hg(PROGRAM), root / "project") as repository:
         repository.commit(first="1\n")
-        header, project = run(root).stdout.splitlines()
+        header, project, *bundles = run(root).stdout.splitlines()
         assert header.split()[:3] == ["repository", "bundle", "outcome"]
         assert project.split()[:4] == ["project", "hg", "index", "made"]
         assert project.endswith("there was none")
+        assert [line.split()[1:3] for line in bundles] == [
+            ["zstd-v2", "made"],
+            ["gzip-v2", "made"],
+            ["stream-v2", "made"],
+        ]
         assert IndexPlace(place(root / "project")).exists
         repository.commit(second="2\n")
     assert results(root)["project"] == ("made", 2, "1 changeset is new")
     assert results(root)["project"] == ("up to date", 2, "no changeset is new")
+
+
+def bundles(*args: str | Path) -> str:
+    """What is shown of clone bundles."""
+    result = CliRunner().invoke(group, ["bundles", *map(str, args)])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_clone_bundles_are_shown(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With how far they are behind, where that is known; settings say which there are."""
+    monkeypatch.setenv("OFFRAMP_HG__BUNDLES", '["gzip-v2"]')
+    monkeypatch.setenv("OFFRAMP_HG__BUNDLE_GROWTH", "5")
+    root = made(here / "root", project="empty")
+    with work(versions.hg(PROGRAM), root / "project") as repository:
+        repository.commit(first="1\n")
+        run(root)
+        repository.commit(second="2\n")
+        repository.commit(second="3\n")
+    assert "2 changesets behind" in run(root).stdout
+    (shown,) = json.loads(bundles("--json"))["clone_bundles"]
+    assert (shown["kind"], shown["changesets"], shown["behind"]) == ("gzip-v2", 1, None)
+    assert (shown["spec"], shown["heads"], shown["targets"]) == ("gzip-v2", 1, ["self"])
+    monkeypatch.setenv("OFFRAMP_ROOT", str(root))
+    (shown,) = json.loads(bundles("project", "--json"))["clone_bundles"]
+    assert shown["behind"] == 2
+    header, line = bundles().splitlines()
+    assert header.split()[:5] == ["repository", "kind", "size", "changesets", "behind"]
+    assert line.split()[0:2] == ["project", "gzip-v2"]
+    assert line.split()[4:6] == ["1", "2"]
+    (next(place(root / "project").glob("*/index.sqlite"))).write_bytes(b"no database" * 1000)
+    (shown,) = json.loads(bundles("--json"))["clone_bundles"]
+    assert shown["behind"] is None
+    shutil.rmtree(root / "project")
+    assert bundles().splitlines()[1].split()[5] == "-"
 
 
 def test_a_damaged_index_is_made_again(here: Path) -> None:
@@ -91,7 +131,7 @@ def test_one_failure_stops_no_other(here: Path) -> None:
     root = made(here / "root", b="empty", a="empty")
     (root / "a/.hg/requires").write_text("treemanifest\nstore\n")
     result = run(root, code=1)
-    _, a, b = result.stdout.splitlines()
+    _, a, b, *_ = result.stdout.splitlines()
     assert a.split()[:4] == ["a", "hg", "index", "failed"]
     assert "split by directories" in a
     assert b.split()[:4] == ["b", "hg", "index", "made"]

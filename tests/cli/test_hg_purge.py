@@ -101,6 +101,18 @@ async def test_another_machine_follows(here: Path, serve: Serve) -> None:
     assert not list((here / "a/records").glob("*/*"))
 
 
+def test_clone_bundles_go(here: Path) -> None:
+    """They are named no more, and their content is gone from the store."""
+    root = made(here / "root", project="linear")
+    run("index", root)
+    found = json.loads(run("bundles", "--json").stdout)["clone_bundles"]
+    assert {bundle["file"] for bundle in found} <= left()
+    said = json.loads(run("purge", "project", root, "--json").stdout)
+    assert said["bundles"] == [bundle["id"] for bundle in found]
+    assert not {bundle["file"] for bundle in found} & left()
+    assert json.loads(run("bundles", "--json").stdout)["clone_bundles"] == []
+
+
 def test_the_words(here: Path) -> None:
     """In words too it is told what became of the index; a repository that is gone has a name."""
     root = made(here / "root", project="empty")
@@ -137,22 +149,26 @@ def test_an_index_that_is_in_work(here: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_name_with_both(here: Path) -> None:
     """What a directory has of git and of Mercurial is taken back together."""
-    root = made(here / "root", project="empty")
+    root = made(here / "root", project="linear")
     git = ("git", "-C", str(root / "project"))
     subprocess.run((*git, "init", "-q"), check=True)
     subprocess.run((*git, "commit", "-q", "--allow-empty", "-m", "first"), check=True)
     run("index", root)
     said = json.loads(run("purge", "project", root, "--json").stdout)
     assert said["index"]
-    assert [name.partition("-")[0] for name in said["bundles"]] == ["full", "blobless"]
+    names = [name.partition("-")[0] for name in said["bundles"]]
+    assert names == ["full", "blobless", "zstd", "gzip", "stream"]
     run("index", root)
     one = json.loads(run("purge", "project", root, "--object", "d" * 40, "--json").stdout)
     assert not one["index"]
     assert index_of(root / "project").exists
+    assert one["bundles"] == []
+    assert len(json.loads(run("bundles", "--json").stdout)["clone_bundles"]) == 3
 
 
-def test_an_index_that_is_not_looked_for(here: Path) -> None:
+def test_an_index_that_is_not_looked_for(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who purges a name below another ROOT is told that an index elsewhere stays."""
+    monkeypatch.setenv("OFFRAMP_HG__BUNDLES", "[]")  # what is published is found whatever ROOT is
     root = made(here / "root", project="linear")
     run("index", root)
     (here / "other").mkdir()

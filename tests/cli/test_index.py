@@ -126,7 +126,10 @@ def test_nothing_published(offramp: Offramp) -> None:
     assert "`offramp index` makes them" in everything.stderr
     assert one.returncode == 1
     assert "group/b: nothing is published of it" in one.stderr
-    assert json.loads(offramp("bundles", "--json").stdout) == {"bundles": []}
+    assert json.loads(offramp("bundles", "--json").stdout) == {
+        "bundles": [],
+        "clone_bundles": [],
+    }
 
 
 @pytest.mark.parametrize("command", [("index", "root"), ("bundles",)])

@@ -15,6 +15,7 @@ from indexer.catalog import (
     Bundle,
     Catalog,
     CatalogError,
+    CloneBundle,
     Retired,
     catalog_name,
     encode,
@@ -42,6 +43,19 @@ BUNDLE = Bundle(
     bundle_readable=("self",),
 )
 CATALOG = Catalog("group/näme.git", "sha1", (BUNDLE,), (Retired("d" * 64, 1600000000.0),))
+
+CLONE_BUNDLE = CloneBundle(
+    id="zstd-v2-eeee",
+    kind="zstd-v2",
+    spec="zstd-v2",
+    entity=Entity("e" * 64, 900),
+    heads=(OID,),
+    changesets=7,
+    created=1700000000.5,
+    readable=("self",),
+    required_ram=32 << 20,
+    store_fingerprint="none",
+)
 
 GOLDEN = (
     b'{"bundles":[{"bundle_file":{"digest":"' + b"b" * 64 + b'","readable":["self"],"size":1100},'
@@ -86,12 +100,29 @@ def catalogs(draw: st.DrawFn) -> Catalog:
             bundle_readable=st.just(()) if file is None else words,
         )
 
+    def clone_bundles(kind: str) -> st.SearchStrategy[CloneBundle]:
+        return st.builds(
+            CloneBundle,
+            id=st.from_regex(r"[a-z0-9-]+", fullmatch=True),
+            kind=st.just(kind),
+            spec=st.from_regex(r"[!-~]+", fullmatch=True),
+            entity=entities,
+            heads=st.lists(hexes(40), max_size=4).map(tuple),
+            changesets=st.integers(0, 1 << 40),
+            created=times,
+            readable=words,
+            required_ram=st.none() | st.integers(0, 1 << 40),
+            store_fingerprint=st.none() | st.from_regex(r"[!-~]+", fullmatch=True),
+        )
+
     chosen = draw(st.lists(st.sampled_from([None, "blob:none"]), unique=True))
+    kinds = draw(st.lists(st.sampled_from(["zstd-v2", "gzip-v2", "stream-v2"]), unique=True))
     return Catalog(
         draw(st.text(st.characters() | st.characters(categories=["Cs"]))),
         object_format,
         tuple(draw(bundles(filter_spec)) for filter_spec in chosen),
         tuple(draw(st.lists(st.builds(Retired, hexes(64), times), max_size=3))),
+        clone_bundles=tuple(draw(clone_bundles(kind)) for kind in kinds),
     )
 
 
@@ -279,3 +310,74 @@ def test_a_purged_catalog_names_nothing_of_what_went() -> None:
     assert (gone.bundles, gone.epoch) == ((), 1)
     assert CATALOG.named() <= {retired.digest for retired in gone.retired}
     assert CATALOG.purged(frozenset(), 1, 5.0) == replace(CATALOG, epoch=1)
+
+
+class TestCloneBundles:
+    def test_they_are_written_as_these_bytes(self) -> None:
+        """Beside all else; a catalog without any is what earlier versions write."""
+        body = encode(replace(CATALOG, clone_bundles=(CLONE_BUNDLE,)))
+        added = (
+            b'"clone_bundles":[{"changesets":7,"created":1700000000.5,"file":{"digest":"'
+            + b"e" * 64
+            + b'","readable":["self"],"size":900},"heads":["'
+            + b"1" * 40
+            + b'"],"id":"zstd-v2-eeee","kind":"zstd-v2","required_ram":33554432,"spec":"zstd-v2",'
+            b'"store_fingerprint":"none"}],'
+        )
+        assert body.replace(added, b"") == GOLDEN
+        assert parse(body).clone_bundles == (CLONE_BUNDLE,)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"kind": "bzip2-v1"},
+            {"id": "a b"},
+            {"spec": "none-v2 URL"},
+            {"spec": ""},
+            {"heads": ["1" * 64]},
+            {"heads": ["X" * 40]},
+            {"changesets": -1},
+            {"required_ram": "much"},
+            {"store_fingerprint": "a\nb"},
+            {"file": {"digest": "e" * 64, "size": 1}},
+            {"more": 1},
+        ],
+    )
+    def test_what_is_not_exactly_one_is_refused(self, change: dict[str, object]) -> None:
+        """Manifests are made of its words, so none may be more than one."""
+        document = json.loads(encode(replace(CATALOG, clone_bundles=(CLONE_BUNDLE,))))
+        document["clone_bundles"][0] |= change
+        with pytest.raises(CatalogError, match="clone_bundles"):
+            parse(json.dumps(document).encode())
+
+    def test_two_of_one_kind_are_refused(self) -> None:
+        """Which one would a client be told of?"""
+        document = json.loads(encode(replace(CATALOG, clone_bundles=(CLONE_BUNDLE,))))
+        document["clone_bundles"] *= 2
+        with pytest.raises(CatalogError, match="same kind"):
+            parse(json.dumps(document).encode())
+
+    def test_a_replaced_one_is_retired(self) -> None:
+        """Others, and what git has in the same directory, stay."""
+        other = replace(CLONE_BUNDLE, kind="gzip-v2", entity=Entity("f" * 64, 9))
+        both = CATALOG.with_clone_bundle(CLONE_BUNDLE, 5.0).with_clone_bundle(other, 5.0)
+        assert {CLONE_BUNDLE.entity.digest, other.entity.digest} <= both.named()
+        assert both.clone_bundle("gzip-v2") == other
+        new = replace(CLONE_BUNDLE, entity=Entity("9" * 64, 1))
+        changed = both.with_clone_bundle(new, 6.0)
+        assert changed.clone_bundles == (other, new)
+        assert Retired("e" * 64, 6.0) in changed.retired
+        dropped = changed.without_clone_bundle("gzip-v2", 7.0)
+        assert dropped.clone_bundles == (new,)
+        assert Retired("f" * 64, 7.0) in dropped.retired
+        assert dropped.clone_bundle("gzip-v2") is None
+        for kept in (dropped.without(None, 8.0), dropped.in_format("sha256", 8.0)):
+            assert kept.clone_bundles == (new,)
+        assert dropped.bundles == CATALOG.bundles
+
+    def test_a_purge_takes_them(self) -> None:
+        """All that are made of what went."""
+        catalog = CATALOG.with_clone_bundle(CLONE_BUNDLE, 5.0)
+        gone = catalog.purged(frozenset(("e" * 64,)), 1, 6.0)
+        assert (gone.clone_bundles, gone.bundles, gone.epoch) == ((), CATALOG.bundles, 1)
+        assert Retired("e" * 64, 6.0) in gone.retired

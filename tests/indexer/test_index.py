@@ -14,7 +14,8 @@ import pytest
 
 from indexer.catalog import Bundle, catalog_name, encode, load
 from indexer.gc import collect
-from indexer.index import ATTEMPTS, index_repository
+from indexer.index import index_repository
+from indexer.publishing import ATTEMPTS
 from indexer.report import Outcome
 from repos.git.program import Git
 from stores.base import Conflict

@@ -10,7 +10,7 @@ import pytest
 
 from cache.epochs import Epochs
 from cache.records import Part
-from indexer.catalog import Bundle, Catalog, catalog_name, encode
+from indexer.catalog import Bundle, Catalog, CloneBundle, catalog_name, encode
 from server import catalogs as module
 from server.catalogs import Catalogs
 from stores.entity import Entity
@@ -39,15 +39,25 @@ def bundle(name: str, created: float) -> Bundle:
 
 
 async def publish(
-    store: FaultyStore, *bundles: Bundle, repository: str = "p.git", epoch: int = 0
+    store: FaultyStore,
+    *bundles: Bundle,
+    repository: str = "p.git",
+    epoch: int = 0,
+    clone_bundles: tuple[CloneBundle, ...] = (),
 ) -> None:
     """Write the catalog of a repository."""
     document = await store.inner.read_document(catalog_name(repository))
     await store.inner.write_document(
         catalog_name(repository),
-        encode(Catalog(repository, "sha1", bundles, epoch=epoch)),
+        encode(Catalog(repository, "sha1", bundles, epoch=epoch, clone_bundles=clone_bundles)),
         None if document is None else document.version,
     )
+
+
+def clone_bundle(name: str) -> CloneBundle:
+    """A clone bundle of one changeset."""
+    entity = Entity(hashlib.sha256(name.encode()).hexdigest(), 100)
+    return CloneBundle(name, "gzip-v2", "gzip-v2", entity, ("cd" * 20,), 1, 1.0, READABLE)
 
 
 @pytest.fixture
@@ -112,6 +122,27 @@ async def test_what_is_readable(catalogs: Catalogs, store: FaultyStore) -> None:
     await catalogs.refresh_all()
     assert catalogs.readable(digest) == frozenset()
     assert catalogs.readable(second.pack.entity.digest) == set(READABLE)
+
+
+async def test_clone_bundles(store: FaultyStore, tmp_path: Path) -> None:
+    """They are watched as bundles are, and forgotten by a purge on this machine."""
+    epochs = Epochs(tmp_path)
+    catalogs = Catalogs(store, 0.0, epochs)
+    first, second = clone_bundle("a"), clone_bundle("b")
+    await publish(store, clone_bundles=(first,))
+    for _ in range(3):
+        assert await catalogs.clone_bundles("p.git") == (first,)
+    assert await catalogs.bundles("p.git") == ()
+    assert store.calls["read_document"] == 1
+    assert catalogs.readable(first.entity.digest) == set(READABLE)
+    await publish(store, clone_bundles=(second,))
+    await catalogs.refresh_all()
+    assert await catalogs.clone_bundles("p.git") == (second,)
+    assert catalogs.readable(first.entity.digest) == frozenset()
+    assert catalogs.readable(second.entity.digest) == set(READABLE)
+    epochs.raise_to("p.git", 1)
+    assert await catalogs.clone_bundles("p.git") == ()
+    assert catalogs.readable(second.entity.digest) == frozenset()
 
 
 async def test_a_catalog_that_goes(catalogs: Catalogs, store: FaultyStore) -> None:

@@ -1,0 +1,105 @@
+# Law of this file: what is shown of clone bundles comes from the catalogs, and how far they are
+# behind from the index on this machine, as it is: hg is not asked.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from indexer.catalog import Catalog, CloneBundle
+    from server.settings import Settings
+
+_HEADER: Final = ("repository", "kind", "size", "changesets", "behind", "age", "targets", "id")
+_RIGHT: Final = frozenset({2, 3, 4, 5})
+
+
+def drawn(
+    settings: Settings, catalogs: Sequence[Catalog], names: Mapping[str, str], now: float
+) -> str:
+    """A table of them; empty if there are none.
+
+    Args:
+        settings: where repositories and their indexes are.
+        catalogs: of all repositories that are to be shown.
+        names: of targets, by fingerprint.
+        now: seconds since the epoch.
+    """
+    from cli.tables import age, size, table
+
+    rows = [
+        (
+            catalog.repository,
+            bundle.kind,
+            size(bundle.entity.size),
+            str(bundle.changesets),
+            "-" if behind is None else str(behind),
+            age(now - bundle.created),
+            ",".join(_readable(bundle, names)) or "none",
+            bundle.id,
+        )
+        for catalog, bundle, behind in _each(settings, catalogs)
+    ]
+    return table(_HEADER, rows, _RIGHT) if rows else ""
+
+
+def values(
+    settings: Settings, catalogs: Sequence[Catalog], names: Mapping[str, str], now: float
+) -> list[dict[str, object]]:
+    """The same for programs; see :func:`drawn`."""
+    return [
+        {
+            "repository": catalog.repository,
+            "id": bundle.id,
+            "kind": bundle.kind,
+            "spec": bundle.spec,
+            "size": bundle.entity.size,
+            "changesets": bundle.changesets,
+            "behind": behind,
+            "heads": len(bundle.heads),
+            "created": bundle.created,
+            "age": now - bundle.created,
+            "targets": _readable(bundle, names),
+            "file": bundle.entity.digest,
+        }
+        for catalog, bundle, behind in _each(settings, catalogs)
+    ]
+
+
+def _each(
+    settings: Settings, catalogs: Sequence[Catalog]
+) -> Iterator[tuple[Catalog, CloneBundle, int | None]]:
+    """Each bundle, and how many changesets that are offered it lacks; None if nobody knows."""
+    for catalog in catalogs:
+        if not catalog.clone_bundles:
+            continue
+        offered = _offered(settings, catalog.repository)
+        for bundle in catalog.clone_bundles:
+            yield catalog, bundle, None if offered is None else max(offered - bundle.changesets, 0)
+
+
+def _offered(settings: Settings, repository: str) -> int | None:
+    """How many changesets the repository offered when it was last looked at."""
+    from repos.hg.database import IndexBroken, IndexUnreadable
+    from repos.hg.discovery import locate
+    from repos.hg.keeper import Keeper
+    from repos.hg.offered import offer_of
+    from repos.hg.program import Hg
+    from repos.hg.repository import index_directory, snapshot_of
+    from server.repositories import HG_INDEXES
+
+    root = settings.local_root
+    found = None if root is None else locate(root, repository, settings.data)
+    if found is None:
+        return None
+    directory = index_directory(settings.data.absolute() / HG_INDEXES, found.path)
+    try:
+        kept = Keeper(Hg(), found.path, directory).last()
+        return None if kept is None else offer_of(snapshot_of(kept, found.path)).changesets
+    except (IndexBroken, IndexUnreadable, OSError):
+        return None
+
+
+def _readable(bundle: CloneBundle, names: Mapping[str, str]) -> list[str]:
+    """Names of the targets; those that are no longer configured are left out."""
+    return [name for fingerprint, name in names.items() if fingerprint in bundle.readable]
