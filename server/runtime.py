@@ -17,6 +17,7 @@ from redirects.targets import Target
 from repos.git.mirror import mirror_path
 from repos.git.program import Git
 from repos.git.repository import GitRepository
+from repos.hg.backend import Backend
 from repos.hg.program import Hg
 from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
@@ -34,6 +35,9 @@ from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
 from server.wiring import build_store, build_targets, signing_keys
 from stores.base import Store
+
+# Where, in the data directory, what `hg serve` reads lies while it runs.
+HG_SERVE = "hg-serve"
 
 # How often last uses are written down and the cache is brought back to its size.
 MAINTAIN_SECONDS = 15.0
@@ -59,6 +63,7 @@ class Runtime:
     access: AccessLog
     repositories: Repositories[GitRepository]
     hg_repositories: Repositories[HgRepository]
+    hg_backend: Backend | None
     pipeline: Pipeline
     coverage: Coverage
     questions_asked: Questions
@@ -142,6 +147,13 @@ class Runtime:
             ),
             settings.data,
         )
+        hg_backend = None
+        if settings.local_root is not None:
+            hg_backend = Backend(
+                hg,
+                settings.data.absolute() / HG_SERVE,
+                push=bool(settings.hg.push),
+            )
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         upstreams = None
         if settings.upstreams:
@@ -167,6 +179,7 @@ class Runtime:
             access=access,
             repositories=repositories,
             hg_repositories=hg_repositories,
+            hg_backend=hg_backend,
             pipeline=Pipeline(
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
             ),
@@ -194,6 +207,8 @@ class Runtime:
         await self.publisher.close()
         if self.upstreams is not None:
             await self.upstreams.close()
+        if self.hg_backend is not None:
+            await self.hg_backend.close()
         await self.http.close()
         await self.cache.close()
         await self.store.close()

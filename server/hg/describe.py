@@ -97,9 +97,16 @@ def _advertised(target: Target, client: Client, said: TargetSettings) -> Adverti
         target.name,
         protocol,
         (prefix,),
-        sni_required=said.sni_required and _has_name(urlsplit(prefix).hostname or ""),
+        sni_required=needs_sni(target, client, said),
         tls_versions=said.tls_versions,
     )
+
+
+def needs_sni(target: Target, client: Client, said: TargetSettings) -> bool:
+    """Whether a client must send the name of the target's host in the TLS handshake."""
+    if target.protocol(client) != "https":
+        return False
+    return said.sni_required and _has_name(urlsplit(target.prefix(client)).hostname or "")
 
 
 def _has_name(host: str) -> bool:

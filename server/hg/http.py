@@ -29,6 +29,9 @@ from server.hg.questions import Questions
 from server.hg.requests import Requests
 from server.hg.responding import Shared
 from server.hg.routes import V1, Apis, CommandUrl, Nothing, Route
+from server.hg.v1.bundling import Bundling
+from server.hg.v1.front import Front
+from server.hg.v1.upstream import UpstreamFront
 from server.outcome import Outcome
 from server.runtime import Runtime
 from wire.hg.cbor import Value
@@ -49,11 +52,6 @@ _KEPT: Final = 256
 
 _V1_ERROR: Final = "application/hg-error"
 
-_V1_ONLY: Final = (
-    b"this server answers wire protocol version 2 only; Mercurial 4.8 to 6.0 speaks it, with"
-    b" --config experimental.httppeer.advertise-v2=true\n"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class HgHttp:
@@ -61,16 +59,25 @@ class HgHttp:
 
     runtime: Runtime
     shared: Shared
+    front: Front
+    upstream: UpstreamFront | None
     requests: Requests = field(default_factory=Requests)
     questions: OrderedDict[str, Questions] = field(default_factory=OrderedDict)
 
     @classmethod
     def of(cls, runtime: Runtime) -> Self:
         """The handlers of ``runtime``."""
-        return cls(runtime, Shared(runtime, Interest(), Compressor(runtime.pipeline)))
+        shared = Shared(runtime, Interest(), Compressor(runtime.pipeline))
+        bundling = Bundling(runtime)
+        front, upstream = Front(runtime, bundling), UpstreamFront.of(runtime, bundling)
+        return cls(runtime, shared, front, upstream)
 
     async def handle(self, request: web.Request, routed: Route) -> web.StreamResponse:
         """Answer one request for a URL of a Mercurial client."""
+        if self.upstream is not None and isinstance(routed, V1):
+            remote = self.upstream.route(request)
+            if remote is not None:
+                return await self.upstream.answer(request, remote, routed.command)
         name = routed.repository
         verdict = self.runtime.access_rules.local(request, name)
         if not isinstance(verdict, Allowed):
@@ -97,24 +104,26 @@ class HgHttp:
 
     async def _v1(
         self, request: web.Request, repository: HgRepository, command: str
-    ) -> web.Response:
-        exchange = request[EXCHANGE]
-        # Capabilities of version 1 would only have a client ask what is not answered.
+    ) -> web.StreamResponse:
+        lookups = self._questions(repository).lookups
         if command != "capabilities" or not asks_upgrade(request.headers):
-            exchange.command, exchange.outcome = "v1", Outcome.ERROR
-            return _typed(200, _V1_ERROR, _V1_ONLY)  # of another status, clients hide the text
+            return await self.front.answer(request, lookups, command)
+        exchange = request[EXCHANGE]
         exchange.command, exchange.outcome = command, Outcome.HIT
+        try:
+            snapshot = await repository.snapshot()
+        except (IndexBroken, IndexUnreadable, Unservable):
+            return await self.front.answer(request, lookups, command)
+        except HgFailed as error:
+            return self._unreadable(request, repository, error)
         apis: dict[str, Value] = {}
         if wants_upgrade(request.headers):
-            try:
-                snapshot = await repository.snapshot()
-            except (HgFailed, IndexBroken, IndexUnreadable, Unservable) as error:
-                return self._unreadable(request, repository, error)
             settings = self.runtime.settings
             client = client_of(request, settings.public_url, settings.listen)
             audience = self.runtime.access_rules.audience
             apis[API_NAME] = encode_descriptor(descriptor(self.runtime, snapshot, client, audience))
-        return _typed(200, CBOR_MEDIA_TYPE, encode_handshake(apis, b""))
+        words = await self.front.capabilities(repository.name, snapshot)
+        return _typed(200, CBOR_MEDIA_TYPE, encode_handshake(apis, words))
 
     def _questions(self, repository: HgRepository) -> Questions:
         """What was asked of a repository lives as long as what is known of it otherwise."""

@@ -178,12 +178,12 @@ async def test_a_bad_request_among_good_ones(served: Served) -> None:
     ],
 )
 async def test_handshakes_that_say_too_little(served: Served, headers: dict[str, str]) -> None:
-    """Who asks for no upgrade, or does not read CBOR, is told which clients are answered."""
+    """Who asks for no upgrade, or does not read CBOR, is answered by version 1."""
     reply = await ask(served, "GET", "/linear?cmd=capabilities", headers=headers)
-    assert reply.headers["content-type"] == "application/hg-error"
-    assert b"version 2 only" in reply.body
-    other = await ask(served, "GET", "/linear?cmd=batch", headers=UPGRADE)
-    assert other.headers["content-type"] == "application/hg-error"
+    assert reply.headers["content-type"] == "application/mercurial-0.1"
+    assert {b"batch", b"getbundle", b"known"} <= set(reply.body.split())
+    other = await ask(served, "GET", "/linear?cmd=batch&cmds=heads+", headers=UPGRADE)
+    assert other.headers["content-type"] == "application/mercurial-0.1"
 
 
 async def test_a_handshake_for_another_api(served: Served) -> None:

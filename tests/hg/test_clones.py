@@ -122,21 +122,6 @@ async def test_content_of_several_megabytes(serve: Serve, client: Client, tmp_pa
     assert served.content()["inline"] > 3 * 9 << 20
 
 
-@pytest.mark.parametrize("version", [V2, *V1])
-async def test_clients_of_version_1_are_told_so(
-    serve: Serve, sources: Sources, tmp_path: Path, version: str
-) -> None:
-    """Who does not speak v2 reads a sentence that says so, and no traceback."""
-    sources.path("linear")
-    served = await serve_hg(serve, sources.root)
-    off = ("--config", "experimental.httppeer.advertise-v2=false")
-    done = await talk(tmp_path, *off, "clone", f"{served.url}/linear", "clone", version=version)
-    assert done.returncode == 255
-    assert done.stderr.startswith(b"abort: remote error:\nthis server answers wire protocol")
-    assert b"advertise-v2=true" in done.stderr
-    assert not (tmp_path / "clone").exists()
-
-
 async def test_repositories_that_are_not_there(
     serve: Serve, sources: Sources, tmp_path: Path
 ) -> None:

@@ -1,0 +1,256 @@
+# Law of this file: a bundle is answered from the index if nothing is in it but names, else from a
+# record, by a place, or by one run for all who ask the same; and if all that fails, by hg itself.
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass, field, replace
+from typing import Final, TypeVar
+
+from aiohttp import web
+
+from cache.errors import CacheUnavailable, RunFailed
+from repos.hg.backend import Backend, BackendFailed
+from repos.hg.peer import Peer, PeerFailed, PeerRefused
+from repos.hg.repository import HgRepository, HgSnapshot
+from repos.hg.side_bundle import SideRequest, side_bundle
+from server.answer import Stored
+from server.exchange import EXCHANGE, client_of
+from server.hg.v1 import replies
+from server.hg.v1.getbundle import (
+    DIALECT,
+    GETBUNDLE,
+    Asked,
+    GetBundleCommand,
+    Offered,
+    abilities,
+    acceptance_of,
+    is_narrow,
+    question_of,
+)
+from server.hg.v1.passing import backend_of, passed
+from server.hg.v1.running import Streaming, Superseded
+from server.hg.v1.words import ENGINES
+from server.outcome import Outcome
+from server.runtime import Runtime
+from stores.entity import Entity
+from wire.hg.v1.getbundle import GetBundle
+from wire.hg.v1.manifest import inline_length
+from wire.hg.v1.media import Framing, choose
+
+_log = logging.getLogger("offramp.hg")
+
+# Seconds that a run waits for the event loop, which starts a program or looks at a repository.
+_LOOP: Final = 120.0
+# How often it looks whether the loop is still there.
+_LOOK: Final = 0.5
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundling:
+    """Answers `getbundle`, and sends clone bundles in the protocol."""
+
+    runtime: Runtime
+    offered: Offered = field(default_factory=Offered)
+
+    async def getbundle(
+        self, request: web.Request, repository: HgRepository, snapshot: HgSnapshot, asked: Asked
+    ) -> web.StreamResponse:
+        """Answer `getbundle` for a repository that has an index.
+
+        Raises:
+            BadRequest: its arguments are malformed.
+        """
+        wanted = _resolved(GetBundle.read(asked.arguments), snapshot)
+        if isinstance(wanted, str):
+            return replies.refused(request, wanted)
+        framing = choose(asked.protocol, ENGINES, uncompressed=wanted.stream)
+        side = _side(wanted, snapshot)
+        if side is not None:
+            return replies.stream(side, framing)
+        settings = self.runtime.settings
+        if wanted.stream and not (settings.hg.stream_clones and snapshot.stream_allowed):
+            # What is hidden in a store would be in a record, and stay there when it is stripped.
+            return await passed(request, self.runtime, repository)
+        question = _question(wanted, snapshot)
+        command = GetBundleCommand(
+            repository=repository.name,
+            identity=repository.identity,
+            question=question,
+            framing=framing,
+            compute=self._run(repository, wanted, question, framing),
+            acceptance=acceptance_of(
+                wanted, framing, asked, settings.hg, self.offered.get(repository.name)
+            ),
+            client=client_of(request, settings.public_url, settings.listen),
+            audience=self.runtime.access_rules.audience,
+            observe=functools.partial(
+                self.runtime.metrics.execution, repository.name, DIALECT, GETBUNDLE
+            ),
+        )
+        return await self.respond(
+            request, command, functools.partial(passed, request, self.runtime, repository)
+        )
+
+    async def respond(
+        self,
+        request: web.Request,
+        command: GetBundleCommand,
+        instead: Callable[[], Awaitable[web.StreamResponse]],
+    ) -> web.StreamResponse:
+        """Answer by the pipeline; ``instead`` asks whoever is behind us, without the cache."""
+        exchange = request[EXCHANGE]
+        try:
+            answer, exchange.outcome = await self.runtime.pipeline.respond(command)
+            if answer.redirected:
+                moved = answer.redirected[0]
+                return replies.elsewhere(request, moved.location, moved.part.entity.size)
+            assert answer.inline is not None  # noqa: S101 - an answer has a body
+            stall = self.runtime.settings.limits.stall_time
+            return await replies.send(request, answer.inline, answer.head.decode(), stall)
+        except PeerRefused as no:
+            if exchange.begun:
+                raise ConnectionResetError(str(no)) from no
+            if no.status == 200:
+                return replies.refused(request, no.text)
+            _log.error("request %s: who was asked says %s", exchange.request_id, no)
+            return replies.failed(request)
+        except (CacheUnavailable, Superseded) as error:
+            if exchange.begun:
+                raise ConnectionResetError(str(error)) from error
+            _log.warning("request %s: answering without the cache: %s", exchange.request_id, error)
+            return await instead()
+        except (PeerFailed, RunFailed) as error:
+            if exchange.begun:
+                raise ConnectionResetError(str(error)) from error
+            _log.error("request %s: %s", exchange.request_id, error)
+            return replies.failed(request)
+
+    async def send_inline(
+        self, request: web.Request, entity: Entity, framing: Framing
+    ) -> web.StreamResponse:
+        """Send a clone bundle: its length, and its bytes."""
+        opened = await self.runtime.pipeline.open(entity)
+        if opened is None:
+            return replies.failed(request)
+        before = framing.prefix + inline_length(entity.size)
+        stall = self.runtime.settings.limits.stall_time
+        request[EXCHANGE].outcome = Outcome.HIT
+        return await replies.send(request, Stored(opened), framing.media_type, stall, before)
+
+    # --- runs ------------------------------------------------------------------------------------
+
+    def _run(
+        self,
+        repository: HgRepository,
+        wanted: GetBundle,
+        question: tuple[bytes, ...],
+        framing: Framing,
+    ) -> Streaming:
+        loop = asyncio.get_running_loop()
+        backend = backend_of(self.runtime)
+        silence = self.runtime.settings.hg.silence
+
+        def open_peer() -> Peer:
+            try:
+                base = in_loop(loop, backend.url(repository.path))
+            except (BackendFailed, NoAnswer, RuntimeError) as error:
+                raise PeerFailed(f"hg serve: {error}") from error
+            return Peer(base, silence=silence)
+
+        def unchanged() -> bool:
+            async def look() -> bool:
+                return _question(wanted, await repository.snapshot()) == question
+
+            try:
+                return in_loop(loop, look())
+            except Exception:  # noqa: BLE001 - whatever it is, nobody knows that it is unchanged
+                return False
+
+        return Streaming(
+            open_peer,
+            GETBUNDLE,
+            dict(wanted.canonical()),
+            framing,
+            wanted.bundle2,
+            unchanged,
+            functools.partial(_suspect, backend, loop),
+        )
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, question: Coroutine[object, object, _T]) -> _T:
+    """What the event loop answers to a thread, which does not outlive it for that.
+
+    Raises:
+        TimeoutError: it does not, or ends.
+        RuntimeError: it has ended.
+        Exception: what the question raises.
+    """
+    try:
+        answer = asyncio.run_coroutine_threadsafe(question, loop)
+    except RuntimeError:
+        question.close()
+        raise
+    until = time.monotonic() + _LOOP
+    while True:
+        try:
+            return answer.result(_LOOK)
+        except NoAnswer:
+            if loop.is_closed() or time.monotonic() > until:
+                answer.cancel()
+                raise
+
+
+def _suspect(backend: Backend, loop: asyncio.AbstractEventLoop) -> None:
+    try:
+        in_loop(loop, backend.suspect())
+    except (BackendFailed, NoAnswer, RuntimeError) as error:
+        _log.warning("hg serve: %s", error)
+
+
+def _resolved(asked: GetBundle, snapshot: HgSnapshot) -> GetBundle | str:
+    """The same with its heads, and without common nodes that the repository has not; else, why not.
+
+    Which changesets are the answer is then decided, whatever comes into the repository.
+    """
+    heads = snapshot.heads if asked.heads is None else asked.heads
+    for node, there in zip(heads, snapshot.index.known(heads), strict=True):
+        if not there:
+            return f"unknown revision '{node.hex()}'"
+    common = asked.common or ()
+    known = zip(common, snapshot.index.known(common), strict=True)
+    return replace(asked, heads=heads, common=tuple(node for node, there in known if there))
+
+
+def _question(wanted: GetBundle, snapshot: HgSnapshot) -> tuple[bytes, ...]:
+    return question_of(
+        wanted,
+        state=snapshot.epoch.encode(),
+        moving=snapshot.moving.encode(),
+        everything=snapshot.digest.encode(),
+    )
+
+
+def _side(wanted: GetBundle, snapshot: HgSnapshot) -> bytes | None:
+    """The answer that has no changesets in it; None where it has, or is for hg to make."""
+    if wanted.cg or wanted.stream or not wanted.bundle2 or is_narrow(wanted):
+        return None
+    return side_bundle(
+        snapshot,
+        SideRequest(
+            bookmarks=wanted.bookmarks,
+            phases=wanted.phases,
+            listkeys=wanted.listkeys,
+            heads=wanted.heads,
+            common=wanted.common,
+            obsmarkers=wanted.obsmarkers,
+            capabilities=abilities(wanted),
+        ),
+    )

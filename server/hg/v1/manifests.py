@@ -1,0 +1,110 @@
+# Law of this file: a clone bundle is named to those who can download it now, and only while all
+# that it holds is what the repository serves, and public.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Final
+from urllib.parse import unquote
+
+from indexer.catalog import CloneBundle
+from redirects.acceptance import Acceptance, Client
+from redirects.audience import Audience
+from redirects.decision import Redirect
+from redirects.negotiation import negotiate
+from repos.hg.offered import offer_of
+from repos.hg.repository import HgSnapshot
+from server.hg.describe import needs_sni
+from server.runtime import Runtime
+from wire.hg.v1.manifest import INLINE_SCHEME, Entry
+
+# A client does not say which schemes it takes bundles from; Mercurial takes both.
+_BOTH: Final = Acceptance(frozenset({"http", "https"}))
+
+# The first version that compares a bundle with its digest.
+_DIGESTS: Final = (6, 9)
+
+_MIB: Final = 1 << 20
+
+
+def usable(bundles: Sequence[CloneBundle], snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
+    """Those of which all changesets are served, and public.
+
+    Who applies a bundle asks for phases afterwards; a streamed store brings its own.
+    """
+    offer = offer_of(snapshot)
+    return tuple(bundle for bundle in bundles if offer.holds(bundle.heads))
+
+
+def entries(
+    runtime: Runtime,
+    bundles: Sequence[CloneBundle],
+    client: Client,
+    audience: Audience,
+    *,
+    version: tuple[int, int] | None,
+    inline: bool,
+    fingerprints: bool,
+) -> Iterator[Entry]:
+    """The lines of a manifest, in the order of `hg.bundles`, and for each the targets in theirs.
+
+    Args:
+        runtime: of the server.
+        bundles: usable ones.
+        client: who asks.
+        audience: for whom the repository's content is.
+        version: of the client; None if it does not say.
+        inline: it takes bundles from this server in the protocol, where no target suits it.
+        fingerprints: it knows what a store's fingerprint is.
+    """
+    for bundle in _in_order(bundles, runtime.settings.hg.bundles):
+        if bundle.store_fingerprint is not None and not fingerprints:
+            continue
+        found = list(_located(runtime, bundle, client, audience, version))
+        if not found and inline:
+            found = [Entry(INLINE_SCHEME + bundle.id, tuple(_about(bundle, version)))]
+        yield from found
+
+
+def _in_order(bundles: Sequence[CloneBundle], kinds: Sequence[str]) -> list[CloneBundle]:
+    wanted = [bundle for bundle in bundles if bundle.kind in kinds]
+    return sorted(wanted, key=lambda bundle: (kinds.index(bundle.kind), -bundle.created))
+
+
+def _located(
+    runtime: Runtime,
+    bundle: CloneBundle,
+    client: Client,
+    audience: Audience,
+    version: tuple[int, int] | None,
+) -> Iterator[Entry]:
+    said = {target.name: target for target in runtime.settings.effective_targets()}
+    for target in runtime.targets:
+        decision = negotiate(
+            _BOTH,
+            bundle.entity,
+            (target,),
+            client,
+            time.time(),
+            readable=runtime.health.filter(frozenset(bundle.readable)),
+            min_size=0,
+            enabled=runtime.settings.redirect.enabled,
+            audience=audience,
+        )
+        if isinstance(decision, Redirect):
+            attributes = list(_about(bundle, version))
+            if needs_sni(target, client, said[target.name]):
+                attributes.append(("REQUIRESNI", "true"))
+            yield Entry(decision.location.url, tuple(attributes))
+
+
+def _about(bundle: CloneBundle, version: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
+    # It is catalogued as it stands in a manifest, where everything is quoted once.
+    yield "BUNDLESPEC", unquote(bundle.spec)
+    if bundle.required_ram is not None:
+        yield "REQUIREDRAM", f"{-(-bundle.required_ram // _MIB)}MB"
+    if version is not None and version >= _DIGESTS:
+        yield "DIGEST", f"sha256:{bundle.entity.digest}"
+    if bundle.store_fingerprint is not None:
+        yield "STORE-FINGERPRINT", bundle.store_fingerprint

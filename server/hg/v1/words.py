@@ -1,0 +1,66 @@
+# Law of this file: a repository's capabilities are what hg says of it; the words about HTTP are
+# ours, since it is our HTTP, and so are those about clone bundles, since they are ours.
+
+from __future__ import annotations
+
+from typing import Final
+
+from repos.hg.repository import HgSnapshot
+from server.settings import HgSettings
+from wire.hg.v1.capabilities import Capabilities, decode_bundle2, encode_bundle2
+
+# Engines of streamed answers, in our order of preference.
+ENGINES: Final = ("zstd", "zlib", "none")
+
+# Bytes of one header of arguments; stock hgweb's default, and what proxies in front are used to.
+HEADER: Final = 1024
+
+CLONE_BUNDLES: Final = ("clonebundles", "clonebundles_manifest")
+
+# About a connection that is not ours, or about streams.
+_SSH: Final = ("protocaps",)
+_STREAMS: Final = ("stream", "stream-preferred", "streamreqs")
+_PUSHES: Final = ("unbundle", "unbundlehash")
+
+
+def capabilities(
+    snapshot: HgSnapshot, settings: HgSettings, *, pushes: bool, bundles: bool
+) -> Capabilities:
+    """The capabilities of a repository that we index.
+
+    Args:
+        snapshot: what it serves.
+        settings: of Mercurial repositories.
+        pushes: it accepts pushes here.
+        bundles: there are clone bundles of it.
+    """
+    words = Capabilities.parse(b" ".join(sorted(snapshot.capabilities))).without(_SSH)
+    if not settings.stream_clones:
+        words = without_streams(words)
+    if not pushes:
+        words = words.without(_PUSHES)
+    return words.with_words(
+        f"httpheader={HEADER}",
+        "httpmediatype=0.1rx,0.1tx,0.2tx",
+        f"compression={','.join(ENGINES)}",
+        *(CLONE_BUNDLES if bundles else ()),
+    )
+
+
+def without_streams(words: Capabilities) -> Capabilities:
+    """The same without a word of streamed stores."""
+    words = words.without(_STREAMS)
+    blob = words.value("bundle2")
+    if blob is None:
+        return words
+    said = decode_bundle2(blob.encode("ascii"))
+    said.pop("stream", None)
+    return words.with_words(f"bundle2={encode_bundle2(said).decode('ascii')}")
+
+
+def edited(theirs: Capabilities, *, pushes: bool, bundles: bool) -> Capabilities:
+    """The capabilities that another server says of a repository, as they are said here."""
+    words = theirs if pushes else theirs.without(_PUSHES)
+    # Arguments in bodies cannot be repeated to another place, nor be told apart by a cache.
+    words = words.without(("httppostargs",))
+    return words if bundles else words.without(CLONE_BUNDLES)
