@@ -241,9 +241,20 @@ class CredentialSettings(Section):
         return self
 
 
-class UpstreamSettings(Section):
-    """A forge, a server, or one repository of it, that is mirrored and served."""
+# What only a mirror has use for. Repositories of Mercurial are not mirrored: what their upstream
+# answers is kept, and asked for by the names that clients write.
+_FOR_GIT: Final = ("mirror", "listed", "git_suffix", "refs", "redirect_hosts", "max_wait")
 
+
+class UpstreamSettings(Section):
+    """A forge, a server, or one repository of it, that is mirrored or cached, and served."""
+
+    vcs: Literal["git", "hg"] = Field(
+        "git",
+        description="What it serves. Repositories of `git` are mirrored; of `hg`, Mercurial, the"
+        " upstream's answers are kept, and `mirror`, `listed`, `git_suffix`, `refs`,"
+        " `redirect_hosts` and `max_wait` are refused.",
+    )
     prefix: Place | None = Field(
         None,
         description="Path below which the upstream's repositories are served: with `/github/`,"
@@ -302,9 +313,9 @@ class UpstreamSettings(Section):
     )
     freshness: Literal["always"] | Duration = Field(
         "always",
-        description="How old the refs may be that clients are told: `always` asks the upstream for"
-        " each who asks (once for all who ask at the same time). No longer than `auth_ttl` where"
-        " the upstream says who may read what is private.",
+        description="How old the refs (of Mercurial: heads, bookmarks, phases) may be that clients"
+        " are told: `always` asks the upstream for each who asks (once for all who ask at the same"
+        " time). No longer than `auth_ttl` where the upstream says who may read what is private.",
     )
     stale: Duration = Field(
         0.0,
@@ -315,7 +326,8 @@ class UpstreamSettings(Section):
     credential: CredentialSettings | None = Field(
         None,
         description="What the mirror shows when it fetches, and, unless auth is `upstream`, when it"
-        " asks for refs. Without it, the mirror fetches with that of the caller who waits for it.",
+        " asks for refs. Without it, the mirror fetches with that of the caller who waits for it."
+        " With `hg` it goes with any other `auth` than `upstream`.",
     )
     targets: tuple[str, ...] = Field(
         (),
@@ -368,6 +380,8 @@ class UpstreamSettings(Section):
     def _whole(self) -> UpstreamSettings:
         if (self.prefix is None) == (self.repository is None):
             raise ValueError("an upstream has either `prefix` or `repository`")
+        if self.vcs == "hg":
+            self._check_hg()
         if self.repository is not None:
             self._check_single()
         for name in self.listed:
@@ -389,6 +403,20 @@ class UpstreamSettings(Section):
             )
         return self
 
+    def _check_hg(self) -> None:
+        fields = type(self).model_fields
+        for name in _FOR_GIT:
+            if getattr(self, name) != fields[name].default:
+                raise ValueError(
+                    f'`{name}` goes with vcs = "git"; an upstream of Mercurial is not mirrored, and'
+                    " its repositories are asked for as clients write their names"
+                )
+        if self.credential is not None and self.auth == "upstream":
+            raise ValueError(
+                'with vcs = "hg" and auth = "upstream" the upstream is asked with the callers\' own'
+                " credentials only; remove `credential`, or choose another `auth`"
+            )
+
     def _check_single(self) -> None:
         fields = type(self).model_fields
         for name in ("allow", "deny", "mirror", "listed"):
@@ -401,6 +429,11 @@ class UpstreamSettings(Section):
     def title(self) -> str:
         """The path at which it is served."""
         return self.prefix or self.repository or ""
+
+    @property
+    def same_with_suffix(self) -> bool:
+        """``x`` and ``x.git`` are one repository."""
+        return self.git_suffix and self.vcs == "git"
 
     def allows(self, name: str) -> bool:
         """Whether the repository ``name`` (below the prefix) may be asked for at all."""

@@ -30,7 +30,7 @@ class Remote:
 
     Attributes:
         name: the path at which it is served; one for all spellings.
-        below: its name at the upstream, without ``.git``.
+        below: its name at the upstream; of git without ``.git``.
         url: its URL there, without a trailing slash.
         upstream: the settings.
     """
@@ -80,16 +80,37 @@ class Routes:
         for upstream in self._by_length():
             title = upstream.title.split("/")
             if upstream.repository is not None:
-                rest = _after(segments, title, git_suffix=upstream.git_suffix)
-                if rest is not None:
+                rest = _after(segments, title, git_suffix=upstream.same_with_suffix)
+                if rest is not None and upstream.vcs == "git":
                     return Routed(_single(upstream), _path(rest))
             elif segments[: len(title)] == title:
+                if upstream.vcs != "git":
+                    return None
                 return self._below(upstream, segments[len(title) :], known)
         return None
 
-    def named(self, name: str) -> Remote | None:
-        """The repository served as ``name``, if the settings still let it be."""
+    def hg(self, raw_path: str) -> Remote | None:
+        """The repository of Mercurial that a client of its protocol asks for at ``raw_path``.
+
+        All of the path is its name: what is asked of it is in the query. None: no upstream's.
+        """
+        segments = _segments(raw_path)
+        if segments is None:
+            return None
         for upstream in self._by_length():
+            title = upstream.title.split("/")
+            if upstream.repository is not None:
+                if segments == title and upstream.vcs == "hg":
+                    return _single(upstream)
+            elif segments[: len(title)] == title:
+                return _remote(upstream, segments[len(title) :]) if upstream.vcs == "hg" else None
+        return None
+
+    def named(self, name: str) -> Remote | None:
+        """The repository served as ``name`` that is mirrored, if the settings still let it be."""
+        for upstream in self._by_length():
+            if upstream.vcs != "git":
+                continue
             if upstream.repository == name:
                 return _single(upstream)
             if upstream.prefix is not None and name.startswith(f"{upstream.prefix}/"):
@@ -98,8 +119,9 @@ class Routes:
 
     def listed(self) -> tuple[Remote, ...]:
         """The repositories that are mirrored from the start."""
-        found = [_single(u) for u in self.upstreams if u.repository is not None]
-        for upstream in self.upstreams:
+        mirrored = [u for u in self.upstreams if u.vcs == "git"]
+        found = [_single(u) for u in mirrored if u.repository is not None]
+        for upstream in mirrored:
             remotes = (_remote(upstream, below.split("/")) for below in upstream.listed)
             found += [remote for remote in remotes if remote is not None]
         return tuple(found)
@@ -173,7 +195,7 @@ def _remote(upstream: UpstreamSettings, segments: list[str]) -> Remote | None:
     """The repository of a prefix with this name; None if it can be none, or may not be asked."""
     if not segments:
         return None
-    if upstream.git_suffix:
+    if upstream.same_with_suffix:
         segments = [*segments[:-1], segments[-1].removesuffix(_SUFFIX)]
         if segments[-1].endswith(_SUFFIX):
             return None  # `x.git.git` would be served as `x.git`, which is `x`
@@ -182,7 +204,7 @@ def _remote(upstream: UpstreamSettings, segments: list[str]) -> Remote | None:
     below = "/".join(segments)
     if not upstream.allows(below.removesuffix(_SUFFIX)):
         return None
-    at_upstream = below + (_SUFFIX if upstream.git_suffix else "")
+    at_upstream = below + (_SUFFIX if upstream.same_with_suffix else "")
     url = f"{upstream.url}/{quote(at_upstream)}"
     return Remote(f"{upstream.prefix}/{below}", below, url, upstream)
 

@@ -18,6 +18,8 @@ from server.settings import Settings
 from server.upstreams.abilities import Abilities
 from server.upstreams.asking import Asking
 from server.upstreams.credentials import own_authorization
+from server.upstreams.hg_asking import HgAsking
+from server.upstreams.hg_views import HgViews
 from server.upstreams.keeping import Keeping
 from server.upstreams.mirrors import MIRRORS, Mirrors
 from server.upstreams.passing import Passing
@@ -39,6 +41,7 @@ class Upstreams:
         abilities: what the local git can do.
         keeping: keeps the mirrors; whoever opens this runs it.
         passing: hands on what is not answered here.
+        hg_views: what upstreams of Mercurial said.
     """
 
     routes: Routes
@@ -47,6 +50,7 @@ class Upstreams:
     abilities: Abilities
     keeping: Keeping
     passing: Passing
+    hg_views: HgViews
     _asks: aiohttp.ClientSession
     _passes: aiohttp.ClientSession
 
@@ -76,7 +80,9 @@ class Upstreams:
         passes = _session(decompress=False)
         asking = Asking(asks, metrics.asked)
         routes = Routes(settings.upstreams)
-        views = Views(asking, Fingerprints.random())
+        fingerprints = Fingerprints.random()
+        views = Views(asking, fingerprints)
+        hg_views = HgViews(HgAsking(asking), fingerprints)
         mirrors = Mirrors(
             directory=settings.data.absolute() / MIRRORS,  # git runs elsewhere
             git=git,
@@ -91,7 +97,7 @@ class Upstreams:
             routes, mirrors, settings.mirrors, settings.limits.program_time, metrics.mirrors
         )
         abilities = Abilities(git, questions)
-        return cls(routes, views, mirrors, abilities, keeping, passing, asks, passes)
+        return cls(routes, views, mirrors, abilities, keeping, passing, hg_views, asks, passes)
 
     def route(self, raw_path: str) -> Routed | None:
         """Where a request for ``raw_path`` goes; None: to no upstream."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from typing import Final
+from urllib.parse import urlencode
 
 from aiohttp import web
 
@@ -58,6 +59,26 @@ def pushes(asked: Asked) -> bool:
     return any(
         call.name in COMMANDS and COMMANDS[call.name].permission == "push" for call in asked.calls
     )
+
+
+def query_of(request: web.Request, command: str, *, without: bytes | None = None) -> str:
+    """A query that asks for ``command``, with those of the arguments that are not in headers.
+
+    It is written anew: of a command that is named twice, one server takes the first and another one
+    the last.
+
+    Args:
+        request: of the client.
+        command: that was judged.
+        without: an argument that is left out.
+
+    Raises:
+        BadRequest: the client's query is malformed.
+    """
+    found = read_arguments(request.raw_path.partition("?")[2], [], b"")
+    if without is not None:
+        found.pop(without, None)
+    return urlencode([(b"cmd", command.encode()), *found.items()])
 
 
 def _read(command: str, query: str, headers: list[tuple[str, str]], body: bytes) -> Asked:

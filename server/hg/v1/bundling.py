@@ -17,7 +17,7 @@ from aiohttp import web
 from cache.errors import CacheUnavailable, RunFailed
 from repos.hg.backend import Backend, BackendFailed
 from repos.hg.peer import Peer, PeerFailed, PeerRefused
-from repos.hg.repository import HgRepository, HgSnapshot
+from repos.hg.repository import HgSnapshot
 from repos.hg.side_bundle import SideRequest, side_bundle
 from server.answer import Stored
 from server.exchange import EXCHANGE, client_of
@@ -33,7 +33,7 @@ from server.hg.v1.getbundle import (
     is_narrow,
     question_of,
 )
-from server.hg.v1.passing import backend_of, passed
+from server.hg.v1.passing import Behind
 from server.hg.v1.running import Streaming, Superseded
 from server.hg.v1.words import ENGINES
 from server.outcome import Outcome
@@ -61,13 +61,14 @@ class Bundling:
     offered: Offered = field(default_factory=Offered)
 
     async def getbundle(
-        self, request: web.Request, repository: HgRepository, snapshot: HgSnapshot, asked: Asked
+        self, asked: Asked, snapshot: HgSnapshot, behind: Behind
     ) -> web.StreamResponse:
         """Answer `getbundle` for a repository that has an index.
 
         Raises:
             BadRequest: its arguments are malformed.
         """
+        request, repository = behind.request, behind.repository
         wanted = _resolved(GetBundle.read(asked.arguments), snapshot)
         if isinstance(wanted, str):
             return replies.refused(request, wanted)
@@ -78,16 +79,16 @@ class Bundling:
         settings = self.runtime.settings
         if wanted.stream and not (settings.hg.stream_clones and snapshot.stream_allowed):
             # What is hidden in a store would be in a record, and stay there when it is stripped.
-            return await passed(request, self.runtime, repository)
+            return await behind.answer()
         question = _question(wanted, snapshot)
         command = GetBundleCommand(
             repository=repository.name,
             identity=repository.identity,
             question=question,
             framing=framing,
-            compute=self._run(repository, wanted, question, framing),
+            compute=self._run(behind, wanted, question, framing),
             acceptance=acceptance_of(
-                wanted, framing, asked, settings.hg, self.offered.get(repository.name)
+                wanted, framing, asked, settings.hg, await self._begun_with(repository.name)
             ),
             client=client_of(request, settings.public_url, settings.listen),
             audience=self.runtime.access_rules.audience,
@@ -95,9 +96,15 @@ class Bundling:
                 self.runtime.metrics.execution, repository.name, DIALECT, GETBUNDLE
             ),
         )
-        return await self.respond(
-            request, command, functools.partial(passed, request, self.runtime, repository)
-        )
+        return await self.respond(request, command, behind.answer)
+
+    async def _begun_with(self, name: str) -> frozenset[frozenset[str]]:
+        """The heads of clone bundles that clients may have begun with.
+
+        Another process, or this one before it was started again, told some of them.
+        """
+        now = await self.runtime.catalogs.clone_bundles(name)
+        return frozenset(self.offered.get(name)) | {frozenset(bundle.heads) for bundle in now}
 
     async def respond(
         self,
@@ -149,13 +156,13 @@ class Bundling:
 
     def _run(
         self,
-        repository: HgRepository,
+        behind: Behind,
         wanted: GetBundle,
         question: tuple[bytes, ...],
         framing: Framing,
     ) -> Streaming:
         loop = asyncio.get_running_loop()
-        backend = backend_of(self.runtime)
+        backend, repository = behind.backend, behind.repository
         silence = self.runtime.settings.hg.silence
 
         def open_peer() -> Peer:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import re
 from collections import OrderedDict
@@ -21,28 +20,19 @@ from repos.hg.lookup import Lookups
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
 from server.exchange import EXCHANGE, client_of
-from server.git.requests import body_of
 from server.hg.responding import retrieved
 from server.hg.v1 import replies, small
+from server.hg.v1.asked import pushes, read_asked
 from server.hg.v1.bundling import Bundling
 from server.hg.v1.getbundle import DIALECT, Asked
 from server.hg.v1.manifests import entries, usable
-from server.hg.v1.passing import NoBackend, passed, their_capabilities
+from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited
 from server.outcome import Outcome
 from server.runtime import Runtime
 from wire.hg.v1.manifest import INLINE_SCHEME, encode_manifest
 from wire.hg.v1.media import choose
-from wire.hg.v1.requests import (
-    COMMANDS,
-    BadRequest,
-    BatchCall,
-    client_version,
-    posted_length,
-    read_arguments,
-    read_batch,
-    read_protocol,
-)
+from wire.hg.v1.requests import COMMANDS, BadRequest
 
 _log = logging.getLogger("offramp.hg")
 
@@ -50,23 +40,38 @@ _log = logging.getLogger("offramp.hg")
 # A first index of a large repository takes minutes.
 PATIENCE: Final = 5.0
 
-# Bytes of arguments that are read in the event loop; more would stop it for too long.
-_QUICK: Final = 64 << 10
-
 # Repositories of which is remembered which clone bundles may be named.
 _REPOSITORIES: Final = 1024
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# What a header has beside its name and value.
-_AROUND: Final = len(": \r\n")
-
-
-_Answer = Callable[[web.Request, Lookups, HgSnapshot, Asked], Awaitable[web.StreamResponse]]
-
-
 _Looked = tuple[tuple[str, tuple[CloneBundle, ...]], tuple[CloneBundle, ...]]
 """A state of a repository with its clone bundles, and those of them that may be named."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One request for a repository of this machine.
+
+    Attributes:
+        request: of the client.
+        lookups: of the repository.
+        asked: what it asks.
+        behind: whom to ask what is not answered here.
+    """
+
+    request: web.Request
+    lookups: Lookups
+    asked: Asked
+    behind: Behind
+
+    @property
+    def name(self) -> str:
+        """The repository's."""
+        return self.lookups.repository.name
+
+
+_Answer = Callable[[_Question, HgSnapshot], Awaitable[web.StreamResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,82 +87,60 @@ class Front:
     ) -> web.StreamResponse:
         """Answer one command; the caller may read the repository."""
         exchange = request[EXCHANGE]
-        repository = lookups.repository
-        exchange.dialect = DIALECT
-        exchange.command, exchange.outcome = command, Outcome.HIT
+        exchange.dialect, exchange.outcome = DIALECT, Outcome.HIT
+        exchange.command = command if command in COMMANDS else "unknown"
         try:
-            if command not in COMMANDS:
-                return await self._unknown(request, repository, command)
-            asked = await self._asked(request, command)
-            refusal = self._refusal(repository.name, asked)
+            limit = self.runtime.settings.limits.request_time
+            asked, body = await read_asked(request, command, limit)
+            behind = Behind(self.runtime, request, lookups.repository, command, body)
+            question = _Question(request, lookups, asked, behind)
+            refusal = self._refusal(question)
             if refusal is not None:
                 return replies.refused(request, refusal)
-            if _pushes(asked):
-                return await self._push(request, repository)
-            return await self._pull(request, lookups, asked)
+            if pushes(asked):
+                return await self._push(behind)
+            return await self._pull(question)
         except BadRequest as bad:
             return replies.refused(request, str(bad))
         except NoBackend as error:
             _log.error("request %s: %s", exchange.request_id, error)
             return replies.failed(request)
 
-    # --- what is asked, and whether it may be ----------------------------------------------------
-
-    async def _asked(self, request: web.Request, command: str) -> Asked:
-        headers = list(request.headers.items())
-        posted = posted_length(headers)
-        body = b""
-        if posted is not None:
-            body = await body_of(request, self.runtime.settings.limits.request_time)
-        query = request.raw_path.partition("?")[2]
-        size = len(query) + len(body) + sum(len(name) + len(value) for name, value in headers)
-        read = functools.partial(_read, command, query, headers, body)
-        return read() if size <= _QUICK else await asyncio.to_thread(read)
-
-    def _refusal(self, name: str, asked: Asked) -> str | None:
+    def _refusal(self, question: _Question) -> str | None:
         """Why this may not be asked."""
-        if _pushes(asked) and not self.runtime.settings.hg.may_push(name):
+        settings, name = self.runtime.settings.hg, question.name
+        if settings.may_push(name):
+            return None
+        if pushes(question.asked):
             return (
                 f"pushing to '{name}' through this server is not enabled; push to where the"
                 " repository lives, or have the operator list it in hg.push"
             )
+        # What a command of an extension does, hg knows, and who may send it. But if the program
+        # behind us takes pushes for one repository, it does so for all.
+        unknown = [c.name for c in question.asked.calls if c.name not in COMMANDS]
+        if any(_NAME.fullmatch(command) is None or settings.push for command in unknown):
+            return f"unknown command {unknown[0][:100]!r}"
         return None
 
-    async def _unknown(
-        self, request: web.Request, repository: HgRepository, command: str
-    ) -> web.StreamResponse:
-        """A command of an extension, perhaps; hg knows, and who may send it."""
-        request[EXCHANGE].command = "other"
-        # The program behind us takes pushes for all repositories if it does for one.
-        settings = self.runtime.settings.hg
-        if _NAME.fullmatch(command) is None or (
-            settings.push and not settings.may_push(repository.name)
-        ):
-            return replies.refused(request, f"unknown command {command[:100]!r}")
-        return await passed(request, self.runtime, repository)
-
-    async def _push(self, request: web.Request, repository: HgRepository) -> web.StreamResponse:
+    async def _push(self, behind: Behind) -> web.StreamResponse:
         try:
             # Hooks may take long before they say anything.
-            limit = self.runtime.settings.limits.program_time
-            return await passed(request, self.runtime, repository, silence=limit)
+            return await behind.answer(self.runtime.settings.limits.program_time)
         finally:
             self.runtime.pushed()
 
     # --- reading ---------------------------------------------------------------------------------
 
-    async def _pull(
-        self, request: web.Request, lookups: Lookups, asked: Asked
-    ) -> web.StreamResponse:
-        repository = lookups.repository
+    async def _pull(self, question: _Question) -> web.StreamResponse:
         try:
-            snapshot = await snapshot_soon(repository)
+            snapshot = await snapshot_soon(question.lookups.repository)
         except HgFailed as failure:
-            _log.error("repository %s: %s", repository.name, " ".join(str(failure).split()))
-            return replies.failed(request)
+            _log.error("repository %s: %s", question.name, " ".join(str(failure).split()))
+            return replies.failed(question.request)
         if snapshot is None:
-            return await self._without_index(request, repository, asked)
-        return await self._ways.get(asked.command, self._pass)(request, lookups, snapshot, asked)
+            return await self._without_index(question)
+        return await self._ways.get(question.asked.command, self._pass)(question, snapshot)
 
     @property
     def _ways(self) -> dict[str, _Answer]:
@@ -171,55 +154,43 @@ class Front:
             "getbundle": self._getbundle,
         }
 
-    async def _without_index(
-        self, request: web.Request, repository: HgRepository, asked: Asked
-    ) -> web.StreamResponse:
+    async def _without_index(self, question: _Question) -> web.StreamResponse:
         """Answer for a repository of which our index says nothing, or nothing yet."""
-        match asked.command:
+        match question.asked.command:
             case "capabilities":
-                theirs = await their_capabilities(self.runtime, repository)
+                theirs = await question.behind.capabilities()
                 if theirs is None:
-                    return replies.failed(request)
-                pushes = self.runtime.settings.hg.may_push(repository.name)
-                words = edited(theirs, pushes=pushes, bundles=False)
-                return replies.string(words.encode())
+                    return replies.failed(question.request)
+                return replies.string(edited(theirs, bundles=False).encode())
             case "clonebundles" | "clonebundles_manifest":
                 return replies.string(b"")
             case _:
-                return await passed(request, self.runtime, repository)
+                return await question.behind.answer()
 
     async def capabilities(self, name: str, snapshot: HgSnapshot) -> bytes:
         """The words of version 1 for a repository that has an index."""
         bundles = await self._bundles(name, snapshot)
         settings = self.runtime.settings.hg
-        words = capabilities(
-            snapshot, settings, pushes=settings.may_push(name), bundles=bool(bundles)
-        )
-        return words.encode()
+        return capabilities(snapshot, settings, bundles=bool(bundles)).encode()
 
-    async def _capabilities(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
-        del request, asked
-        return replies.string(await self.capabilities(lookups.repository.name, snapshot))
+    async def _capabilities(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        return replies.string(await self.capabilities(question.name, snapshot))
 
-    async def _small(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
+    async def _small(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        asked = question.asked
         try:
-            found = await small.answer(lookups, snapshot, asked.calls)
+            found = await small.answer(question.lookups, snapshot, asked.calls)
         except small.NotOurs:
-            return await self._pass(request, lookups, snapshot, asked)
+            return await question.behind.answer()
         except HgFailed as failure:
-            _log.error("%s: %s", lookups.repository.name, " ".join(str(failure).split()))
-            return await self._pass(request, lookups, snapshot, asked)
+            _log.error("%s: %s", question.name, " ".join(str(failure).split()))
+            return await question.behind.answer()
         return replies.string(found[0] if asked.command != "batch" else small.joined(found))
 
-    async def _pass(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
-        del snapshot, asked
-        return await passed(request, self.runtime, lookups.repository)
+    @staticmethod
+    async def _pass(question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        del snapshot
+        return await question.behind.answer()
 
     async def _bundles(self, name: str, snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
         """The clone bundles that may be named now; looked at once for each state."""
@@ -234,17 +205,15 @@ class Front:
 
     # --- clone bundles ---------------------------------------------------------------------------
 
-    async def _manifest(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
-        runtime, settings = self.runtime, self.runtime.settings
-        bundles = await self._bundles(lookups.repository.name, snapshot)
+    async def _manifest(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        runtime, settings, asked = self.runtime, self.runtime.settings, question.asked
+        bundles = await self._bundles(question.name, snapshot)
         modern = asked.command != "clonebundles"
         found = list(
             entries(
                 runtime,
                 bundles,
-                client_of(request, settings.public_url, settings.listen),
+                client_of(question.request, settings.public_url, settings.listen),
                 runtime.access_rules.audience,
                 version=asked.version,
                 inline=modern and settings.hg.inline_bundles,
@@ -252,18 +221,16 @@ class Front:
             )
         )
         if found:
-            self.bundling.offered.note(lookups.repository.name, bundles)
+            self.bundling.offered.note(question.name, bundles)
         if any(not entry.url.startswith(INLINE_SCHEME) for entry in found):
-            request[EXCHANGE].outcome = Outcome.REDIRECT
+            question.request[EXCHANGE].outcome = Outcome.REDIRECT
         return replies.string(encode_manifest(found))
 
-    async def _inline_bundle(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
+    async def _inline_bundle(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         """Send a clone bundle in the protocol."""
+        asked, request = question.asked, question.request
         wanted = asked.arguments.get(b"path", b"").decode("ascii", "replace")
-        name = lookups.repository.name
-        for bundle in await self._bundles(name, snapshot):
+        for bundle in await self._bundles(question.name, snapshot):
             if bundle.id == wanted and self.runtime.settings.hg.inline_bundles:
                 framing = choose(asked.protocol, ("none", "zlib"), uncompressed=True)
                 return await self.bundling.send_inline(request, bundle.entity, framing)
@@ -271,10 +238,8 @@ class Front:
 
     # --- getbundle -------------------------------------------------------------------------------
 
-    async def _getbundle(
-        self, request: web.Request, lookups: Lookups, snapshot: HgSnapshot, asked: Asked
-    ) -> web.StreamResponse:
-        return await self.bundling.getbundle(request, lookups.repository, snapshot, asked)
+    async def _getbundle(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        return await self.bundling.getbundle(question.asked, snapshot, question.behind)
 
 
 async def snapshot_soon(repository: HgRepository) -> HgSnapshot | None:
@@ -297,32 +262,3 @@ async def snapshot_soon(repository: HgRepository) -> HgSnapshot | None:
     except (IndexBroken, IndexUnreadable) as error:
         _log.warning("repository %s: %s", repository.name, error)
         return None
-
-
-def _read(command: str, query: str, headers: list[tuple[str, str]], body: bytes) -> Asked:
-    """Read a request.
-
-    Raises:
-        BadRequest: it is malformed.
-    """
-    arguments = read_arguments(query, headers, body)
-    agents = [value for name, value in headers if name.lower() == "user-agent"]
-    names = {name.lower() for name, _ in headers}
-    alone = command != "batch"
-    calls = (BatchCall(command, arguments),) if alone else read_batch(arguments.get(b"cmds", b""))
-    return Asked(
-        command,
-        arguments,
-        read_protocol(headers),
-        client_version(agents[0] if agents else ""),
-        sum(len(name) + len(value) + _AROUND for name, value in headers),
-        "authorization" in names or "cookie" in names,
-        calls,
-    )
-
-
-def _pushes(asked: Asked) -> bool:
-    """Whether a command, or one of a batch, changes the repository."""
-    return any(
-        call.name in COMMANDS and COMMANDS[call.name].permission == "push" for call in asked.calls
-    )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Final
 
 import aiohttp
@@ -17,11 +18,12 @@ from repos.hg.repository import HgRepository
 from server.exchange import EXCHANGE
 from server.git.answers import NO_CACHE
 from server.hg.v1 import replies
+from server.hg.v1.asked import query_of
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Sender
 from wire.hg.v1.capabilities import Capabilities
-from wire.hg.v1.media import HG_ERROR, MERCURIAL_0_1, MERCURIAL_0_2
+from wire.hg.v1.media import HG_ERROR, MERCURIAL_0_1, MERCURIAL_0_2, BadAnswer
 
 _log = logging.getLogger("offramp.hg")
 
@@ -35,6 +37,13 @@ _MEDIA_TYPES: Final = frozenset((MERCURIAL_0_1, MERCURIAL_0_2, HG_ERROR))
 # By this status hgweb says that it does not know a command, or cannot read its arguments.
 _NO_COMMAND: Final = 400
 
+# By these, that the repository's own configuration forbids it.
+_REFUSALS: Final = {
+    401: "the repository's own configuration does not allow this (web.allow-push and others)",
+    403: "the repository's own configuration does not allow this (web.allow-push and others)",
+    405: "this is not to be asked in this way",
+}
+
 _PIECE: Final = 256 << 10
 _LONGEST_WORDS: Final = 64 << 10
 
@@ -43,83 +52,118 @@ class NoBackend(Exception):  # noqa: N818 - what there is
     """There is nobody behind us who could be asked."""
 
 
-def backend_of(runtime: Runtime) -> Backend:
-    """The `hg serve` behind this server.
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """The `hg serve` behind this server, for one request.
 
-    Raises:
-        NoBackend: no repositories of this machine are served.
+    Attributes:
+        runtime: of the server.
+        request: of the client.
+        repository: that it is for.
+        command: that it asks.
+        body: of the request, if it was read.
     """
-    if runtime.hg_backend is None:
-        raise NoBackend("no repositories of this machine are served")
-    return runtime.hg_backend
 
+    runtime: Runtime
+    request: web.Request
+    repository: HgRepository
+    command: str
+    body: bytes | None
 
-async def passed(
-    request: web.Request, runtime: Runtime, repository: HgRepository, *, silence: float = 0.0
-) -> web.StreamResponse:
-    """Ask what the client asked of ``repository``, and hand the answer back.
+    @property
+    def backend(self) -> Backend:
+        """The program.
 
-    ``silence``: seconds for which nothing may be said; 0: `hg.silence`.
-    """
-    exchange = request[EXCHANGE]
-    exchange.outcome = Outcome.PASSTHROUGH
-    backend = backend_of(runtime)
-    try:
-        return await _handed_back(
-            request,
-            runtime,
-            await backend.url(repository.path),
-            silence or runtime.settings.hg.silence,
-        )
-    except web.HTTPException:
-        raise
-    except (BackendFailed, aiohttp.ClientError, TimeoutError) as error:
-        await backend.suspect()
-        if exchange.begun:
-            raise ConnectionResetError("the program behind this server broke off") from error
-        _log.error("request %s: hg serve: %s", exchange.request_id, type(error).__name__)
-        return replies.failed(request)
+        Raises:
+            NoBackend: no repositories of this machine are served.
+        """
+        if self.runtime.hg_backend is None:
+            raise NoBackend("no repositories of this machine are served")
+        return self.runtime.hg_backend
 
+    async def answer(self, silence: float | None = None) -> web.StreamResponse:
+        """Ask what the client asked, and hand the answer back.
 
-async def _handed_back(
-    request: web.Request, runtime: Runtime, url: str, silence: float
-) -> web.StreamResponse:
-    query = request.raw_path.partition("?")[2]
-    async with runtime.http.request(
-        request.method,
-        URL(f"{url}?{query}", encoded=True),
-        headers=_headers(request),
-        data=_body(request, runtime.settings.limits.push_body) if request.can_read_body else None,
-        allow_redirects=False,
-        skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence),
-    ) as answer:
-        if answer.content_type not in _MEDIA_TYPES:
-            # A page for people, with words that are none of a client's business.
-            await _drained(answer)
-            if answer.status == _NO_COMMAND:
-                return replies.refused(
-                    request, "the repository's server does not know this command"
-                )
-            _log.warning(
-                "request %s: hg serve answered %d, %s",
-                request[EXCHANGE].request_id,
-                answer.status,
-                answer.content_type,
-            )
-            return replies.failed(request)
-        headers = {**NO_CACHE, "Content-Type": answer.headers["Content-Type"]}
-        response = web.StreamResponse(status=answer.status, headers=headers)
-        response.content_length = answer.content_length
-        sender = Sender(request, response, runtime.settings.limits.stall_time)
+        Args:
+            silence: seconds for which nothing may be said; by default `hg.silence`.
+        """
+        exchange = self.request[EXCHANGE]
+        exchange.outcome = Outcome.PASSTHROUGH
+        backend = self.backend
+        limit = self.runtime.settings.hg.silence if silence is None else silence
         try:
-            await sender.begin()
-            async for piece in answer.content.iter_chunked(_PIECE):
-                await sender.write(piece)
-        finally:
-            request[EXCHANGE].sent = sender.sent
-        await response.write_eof()
-        return response
+            return await self._handed_back(await backend.url(self.repository.path), limit)
+        except web.HTTPException:
+            raise
+        except (BackendFailed, aiohttp.ClientError, TimeoutError) as error:
+            await backend.suspect()
+            if exchange.begun:
+                raise ConnectionResetError("the program behind this server broke off") from error
+            words = str(error) if isinstance(error, BackendFailed) else type(error).__name__
+            _log.error("request %s: hg serve: %s", exchange.request_id, words)
+            return replies.failed(self.request)
+
+    async def capabilities(self) -> Capabilities | None:
+        """What it says of the repository; None if it does not answer."""
+        backend, name = self.backend, self.repository.name
+        limit = aiohttp.ClientTimeout(total=self.runtime.settings.hg.silence, sock_connect=_CONNECT)
+        try:
+            url = f"{await backend.url(self.repository.path)}?cmd=capabilities"
+            async with self.runtime.http.get(
+                URL(url, encoded=True), allow_redirects=False, timeout=limit
+            ) as answer:
+                if answer.status != 200 or answer.content_type != MERCURIAL_0_1:
+                    _log.error("repository %s: hg serve answered %d", name, answer.status)
+                    return None
+                return Capabilities.parse(await answer.content.read(_LONGEST_WORDS))
+        except (BackendFailed, BadAnswer, aiohttp.ClientError, TimeoutError) as error:
+            await backend.suspect()
+            _log.error("repository %s: hg serve: %s", name, type(error).__name__)
+            return None
+
+    async def _handed_back(self, url: str, silence: float) -> web.StreamResponse:
+        request, limits = self.request, self.runtime.settings.limits
+        body: bytes | AsyncIterator[bytes] | None = self.body
+        if body is None and request.can_read_body:
+            body = _pieces(request, limits.push_body)
+        async with self.runtime.http.request(
+            request.method,
+            URL(f"{url}?{query_of(request, self.command)}", encoded=True),
+            headers=_headers(request),
+            data=body,
+            allow_redirects=False,
+            skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT, sock_read=silence),
+        ) as answer:
+            if answer.content_type not in _MEDIA_TYPES:
+                return await self._page(answer)
+            headers = {**NO_CACHE, "Content-Type": answer.headers["Content-Type"]}
+            response = web.StreamResponse(status=answer.status, headers=headers)
+            response.content_length = answer.content_length
+            sender = Sender(request, response, limits.stall_time)
+            try:
+                await sender.begin()
+                async for piece in answer.content.iter_chunked(_PIECE):
+                    await sender.write(piece)
+            finally:
+                request[EXCHANGE].sent = sender.sent
+            await response.write_eof()
+            return response
+
+    async def _page(self, answer: aiohttp.ClientResponse) -> web.Response:
+        """A page for people: its words are none of a client's business."""
+        await _drained(answer)
+        if answer.status == _NO_COMMAND:
+            return replies.refused(self.request, f"unknown command {self.command!r}")
+        if answer.status in _REFUSALS:
+            return replies.refused(self.request, _REFUSALS[answer.status])
+        _log.warning(
+            "request %s: hg serve answered %d, %s",
+            self.request[EXCHANGE].request_id,
+            answer.status,
+            answer.content_type,
+        )
+        return replies.failed(self.request)
 
 
 async def _drained(answer: aiohttp.ClientResponse) -> None:
@@ -136,29 +180,10 @@ def _headers(request: web.Request) -> dict[str, str]:
     }
 
 
-async def _body(request: web.Request, limit: int) -> AsyncIterator[bytes]:
+async def _pieces(request: web.Request, limit: int) -> AsyncIterator[bytes]:
     received = 0
     async for chunk in request.content.iter_any():
         received += len(chunk)
         if received > limit:
             raise web.HTTPRequestEntityTooLarge(max_size=limit, actual_size=received)
         yield chunk
-
-
-async def their_capabilities(runtime: Runtime, repository: HgRepository) -> Capabilities | None:
-    """What the `hg serve` behind this server says of a repository; None if it does not answer."""
-    backend = backend_of(runtime)
-    limit = aiohttp.ClientTimeout(total=runtime.settings.hg.silence, sock_connect=_CONNECT)
-    try:
-        url = f"{await backend.url(repository.path)}?cmd=capabilities"
-        async with runtime.http.get(
-            URL(url, encoded=True), allow_redirects=False, timeout=limit
-        ) as answer:
-            if answer.status != 200 or answer.content_type != MERCURIAL_0_1:
-                _log.error("repository %s: hg serve answered %d", repository.name, answer.status)
-                return None
-            return Capabilities.parse(await answer.content.read(_LONGEST_WORDS))
-    except (BackendFailed, aiohttp.ClientError, TimeoutError) as error:
-        await backend.suspect()
-        _log.error("repository %s: hg serve: %s", repository.name, type(error).__name__)
-        return None

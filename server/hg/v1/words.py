@@ -20,25 +20,22 @@ CLONE_BUNDLES: Final = ("clonebundles", "clonebundles_manifest")
 # About a connection that is not ours, or about streams.
 _SSH: Final = ("protocaps",)
 _STREAMS: Final = ("stream", "stream-preferred", "streamreqs")
-_PUSHES: Final = ("unbundle", "unbundlehash")
 
 
-def capabilities(
-    snapshot: HgSnapshot, settings: HgSettings, *, pushes: bool, bundles: bool
-) -> Capabilities:
+def capabilities(snapshot: HgSnapshot, settings: HgSettings, *, bundles: bool) -> Capabilities:
     """The capabilities of a repository that we index.
+
+    Pushes are among them whether or not they are accepted: who is told nothing of them says so to
+    its user, in words that help nobody, and who pushes is told why not.
 
     Args:
         snapshot: what it serves.
         settings: of Mercurial repositories.
-        pushes: it accepts pushes here.
         bundles: there are clone bundles of it.
     """
     words = Capabilities.parse(b" ".join(sorted(snapshot.capabilities))).without(_SSH)
     if not settings.stream_clones:
         words = without_streams(words)
-    if not pushes:
-        words = words.without(_PUSHES)
     return words.with_words(
         f"httpheader={HEADER}",
         "httpmediatype=0.1rx,0.1tx,0.2tx",
@@ -58,9 +55,8 @@ def without_streams(words: Capabilities) -> Capabilities:
     return words.with_words(f"bundle2={encode_bundle2(said).decode('ascii')}")
 
 
-def edited(theirs: Capabilities, *, pushes: bool, bundles: bool) -> Capabilities:
+def edited(theirs: Capabilities, *, bundles: bool) -> Capabilities:
     """The capabilities that another server says of a repository, as they are said here."""
-    words = theirs if pushes else theirs.without(_PUSHES)
     # Arguments in bodies cannot be repeated to another place, nor be told apart by a cache.
-    words = words.without(("httppostargs",))
+    words = theirs.without(("httppostargs",))
     return words if bundles else words.without(CLONE_BUNDLES)
