@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 # More than these are not a list that anybody reads.
 _SHOWN = 20
-
-HG_V2: Final = "--config experimental.httppeer.advertise-v2=true"
-"""What Mercurial 4.8 to 6.0 must be told to speak protocol v2."""
 
 
 @click.command()
@@ -60,14 +57,15 @@ def _greet(settings: Settings, address: str) -> None:
     setting = f"-c fetch.uriProtocols={protocols} " if protocols else ""
     for upstream in settings.upstreams:
         name = f"{upstream.title}/..." if upstream.prefix else upstream.title
-        click.echo(f"  git {setting}clone {base}/{name}")
+        clone = "hg clone" if upstream.vcs == "hg" else f"git {setting}clone"
+        click.echo(f"  {clone} {base}/{name}")
     if root is None:
         return
     git_names = (found.name for found in discover_git(root, settings.data))
     hg_names = (found.name for found in discover_hg(root, settings.data))
     lines = chain(
         (f"git {setting}clone {clone_url(base, name)}" for name in git_names),
-        (f"hg clone {HG_V2} {clone_url(base, name)}" for name in hg_names),
+        (f"hg clone {clone_url(base, name)}" for name in hg_names),
     )
     shown = 0
     for line in lines:

@@ -10,7 +10,8 @@ import aiohttp
 
 from repos.git.program import Git
 from repos.hg.program import Hg
-from server.checks_hg import check_hg
+from server.checks_hg import check_hg, check_hg_serve
+from server.checks_hg_bundles import check_hg_bundles
 from server.checks_machine import check_machine
 from server.checks_store import check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
@@ -29,6 +30,9 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     hg = Hg(_SECONDS, executable=settings.hg.program)
     for verdict in check_hg(settings.local_root, settings.data, hg):
         yield verdict
+    async with aclosing(check_hg_serve(settings, hg)) as checks:
+        async for verdict in checks:
+            yield verdict
     for verdict in check_access(settings):
         yield verdict
     async with (
@@ -45,7 +49,11 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     async with AsyncExitStack() as stack:
         stack.push_async_callback(store.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        for checks in (check_store(store), check_targets(settings, store, session)):
+        for checks in (
+            check_store(store),
+            check_targets(settings, store, session),
+            check_hg_bundles(settings, store, session),
+        ):
             async with aclosing(checks):
                 async for verdict in checks:
                     yield verdict

@@ -1,19 +1,26 @@
 # Law of this file: Mercurial is spoken of only where a Mercurial repository is served; which of
-# these are not, is said in hg's own words or the protocol's.
+# these are not, is said in hg's own words or the protocol's. hg is tried as the server runs it.
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import AsyncGenerator, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from repos.hg.backend import Backend, BackendFailed
 from repos.hg.discovery import Found, discover
 from repos.hg.errors import Unservable
 from repos.hg.keeper import Keeper
+from repos.hg.peer import Peer, PeerFailed, PeerRefused
 from repos.hg.program import Hg, HgFailed
 from repos.hg.repository import index_directory
+from server.settings import Settings
+from server.settings_upstreams import matches
 from server.verdict import Level, Verdict
 
 # Older ones may do as well; nobody has tried.
@@ -38,6 +45,7 @@ def check_hg(root: Path | None, data: Path, hg: Hg) -> Iterator[Verdict]:
     version = _version(hg, found)
     yield version
     if version.level is not Level.FAIL:
+        yield from _zstd(hg, found[0])
         yield from _refused(found, data, hg)
 
 
@@ -68,8 +76,23 @@ def _version(hg: Hg, found: list[Found]) -> Verdict:
     return Verdict(Level.OK, f"{name}: reads Mercurial repositories")
 
 
+def _zstd(hg: Hg, any_one: Found) -> Iterator[Verdict]:
+    """Stores that hg makes today are compressed with zstd; not every hg has it."""
+    template = "{compenginesavail}"
+    try:
+        engines = hg.run("debuginstall", "--template", template, repository=any_one.path.parent)
+    except HgFailed:
+        return  # it finds fault with something else, such as an editor: none of our business
+    if engines and b"zstd" not in engines.replace(b",", b" ").split():
+        yield Verdict(
+            Level.WARN,
+            f"{hg.executable}: has no zstd, and cannot read repositories that are compressed so",
+            "install a Mercurial with its C extensions",
+        )
+
+
 def _refused(found: list[Found], data: Path, hg: Hg) -> Iterator[Verdict]:
-    """What hg does not open, or this protocol cannot say."""
+    """What hg does not open, or the index cannot hold."""
     for repository in found:
         name = f"repository {repository.name}"
         directory = index_directory(data, repository.path)
@@ -84,9 +107,84 @@ def _refused(found: list[Found], data: Path, hg: Hg) -> Iterator[Verdict]:
             )
         except Unservable as error:
             yield Verdict(
-                Level.FAIL,
+                Level.WARN,
                 f"{name}: {error}",
-                "mend what is named, serve it with hg itself, or convert a copy of it",
+                "nothing of it is offloaded, hg alone answers for it; mend what is named, or"
+                " convert a copy of it",
+            )
+
+
+# --- hg serve ------------------------------------------------------------------------------
+
+
+async def check_hg_serve(settings: Settings, hg: Hg) -> AsyncGenerator[Verdict, None]:
+    """Start the ``hg serve`` that a server has behind it, and ask it for each repository.
+
+    Args:
+        settings: of the server.
+        hg: how it is run.
+    """
+    root = settings.local_root
+    if root is None or shutil.which(hg.executable) is None:
+        return  # of a program that is not there, `check_hg` has told
+    names: list[str] = []
+    asked: list[Found] = []
+    for repository in await asyncio.to_thread(list, discover(root, settings.data)):
+        names.append(repository.name)
+        if len(asked) < _ASKED:
+            asked.append(repository)
+    if not names:
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        backend = Backend(hg, Path(directory), push=bool(settings.hg.push))
+        try:
+            async for verdict in _served(backend, asked, settings.hg.silence):
+                yield verdict
+        finally:
+            await backend.close()
+    for verdict in _pushes(settings, names):
+        yield verdict
+
+
+async def _served(
+    backend: Backend, asked: list[Found], silence: float
+) -> AsyncGenerator[Verdict, None]:
+    served = 0
+    for repository in asked:
+        try:
+            url = await backend.url(repository.path)
+            await asyncio.to_thread(Peer(url, silence=silence).call, "capabilities")
+        except BackendFailed as error:
+            yield Verdict(
+                Level.FAIL,
+                _line(str(error)),
+                "let this user run hg serve on 127.0.0.1, and look at what HGRCPATH names",
+            )
+            return
+        except (PeerFailed, PeerRefused) as error:
+            said = _line(str(error)).replace(url, "hg serve")
+            yield Verdict(
+                Level.FAIL,
+                f"repository {repository.name}: hg serve does not answer for it: {said}",
+                "look at [web] in its hgrc, and whether this user may read it",
+            )
+        else:
+            served += 1
+    if served:
+        count = "1 repository" if served == 1 else f"{served} repositories"
+        yield Verdict(Level.OK, f"hg serve: starts, and answers for {count}")
+
+
+def _pushes(settings: Settings, names: list[str]) -> Iterator[Verdict]:
+    """Patterns that let nobody push."""
+    if any(upstream.vcs == "hg" for upstream in settings.upstreams):
+        return  # which repositories an upstream has, only it knows
+    for pattern in settings.hg.push:
+        if not any(matches(name, (pattern,)) for name in names):
+            yield Verdict(
+                Level.WARN,
+                f"hg.push {pattern!r}: no Mercurial repository is served at such a path",
+                "write it as in the URL, without a slash in front",
             )
 
 

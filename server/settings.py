@@ -287,8 +287,8 @@ class HgSettings(Section):
     silence: Duration = Field(
         120.0,
         gt=0,
-        description="Time for which the `hg serve` behind this server may say"
-        " nothing in an answer; then it is given up, and started again if it does not answer at all.",
+        description="Time for which the `hg serve` behind this server may say nothing in an"
+        " answer; then it is given up, and started again if it does not answer at all.",
     )
 
     def may_push(self, name: str) -> bool:

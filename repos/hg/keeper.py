@@ -39,6 +39,7 @@ _MOST_BASES: Final = 4000
 _UNSERVABLE: Final = {
     b"treemanifest": "its manifest is split by directories",
     b"lfs": "it has files in LFS",
+    b"largefiles": "its large files are kept elsewhere",
     b"narrowhg-experimental": "it is a narrow clone",
     b"exp-copies-sidedata-changeset": "it keeps copies beside its changesets",
     b"exp-changelog-v2": "its changelog has more than version 02 of changegroups can say",

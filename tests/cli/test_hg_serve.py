@@ -8,14 +8,18 @@ import click
 from click.testing import CliRunner
 
 from cli.serve import _greet
-from server.settings import load
+from server.settings import Settings, load
 
-CLONE = "  hg clone --config experimental.httppeer.advertise-v2=true http://127.0.0.1:8417/"
+CLONE = "  hg clone http://127.0.0.1:8417/"
 
 
 def greeting(root: Path) -> list[str]:
     """The lines with which the server greets, after that which names ROOT."""
-    loaded = load(None, root=root)
+    return greeted(load(None, root=root))
+
+
+def greeted(loaded: Settings) -> list[str]:
+    """The same, by settings."""
 
     @click.command()
     def command() -> None:
@@ -32,7 +36,7 @@ def made(root: Path, *names: str) -> Path:
 
 
 def test_a_greeting(here: Path) -> None:
-    """Each Mercurial repository has its line; the setting that makes clients speak v2 is in it."""
+    """Each Mercurial repository has its line, which every version of hg takes."""
     root = made(here / "root", "b", "group/a")
     assert greeting(root) == [f"{CLONE}b", f"{CLONE}group/a"]
 
@@ -53,6 +57,21 @@ def test_both_kinds(here: Path) -> None:
 def test_a_strange_name_is_quoted(here: Path) -> None:
     """The line is one that a shell takes apart into a URL."""
     assert greeting(made(here / "root", "a b;c")) == [f"{CLONE}a%20b%3Bc"]
+
+
+def test_upstreams(here: Path) -> None:
+    """An upstream of Mercurial is cloned from by hg, one of git by git."""
+    loaded = Settings.model_validate(
+        {
+            "upstreams": [
+                {"prefix": "/hg/", "url": "https://hg.example.org", "vcs": "hg"},
+                {"prefix": "/forge/", "url": "https://forge.example.org"},
+            ]
+        }
+    )
+    hg, git = greeted(loaded)
+    assert hg.startswith("  hg clone http://127.0.0.1:8417/hg")
+    assert git.startswith("  git ")
 
 
 def test_an_empty_root(here: Path) -> None:

@@ -252,23 +252,32 @@ def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
     assert (done.here / "again/noise").read_bytes() == (project / "noise").read_bytes()
 
 
-def test_mercurial_does_as_it_says(tmp_path: Path) -> None:
-    """The lines of mercurial.md, with a stock hg of protocol v2, lead to a redirected clone."""
-    hg = versions.hg()
+@pytest.mark.parametrize("version", [versions.V2, versions.V1[-1]])
+def test_mercurial_does_as_it_says(tmp_path: Path, version: str) -> None:
+    """The lines of mercurial.md, with stock hg, lead to clones from a bundle, and by v2."""
+    hg = versions.hg(version)
     (tmp_path / "hg-project").mkdir()
     versions.output(hg, tmp_path, "init", "hg-project")
     noise = os.urandom(100_000)
     (tmp_path / "hg-project/noise").write_bytes(noise)
     versions.output(hg, tmp_path / "hg-project", "commit", "--addremove", "--message", "first")
-    path = f"{versions.directory(versions.V2)}:{os.environ['PATH']}"
+    path = f"{versions.directory(version)}:{os.environ['PATH']}"
     replaced = {EXAMPLE_HG_URL: str(tmp_path / "hg-project")}
     done = do(MERCURIAL, replaced, tmp_path, PATH=path, HGRCPATH="")
-    assert "hg index  made" in done.output
-    assert "(remote redirect target self is compatible)" in done.output
-    assert "(following redirect to http://" in done.output
-    assert re.search(r'offramp_bytes_total\{dialect="hg-v2",path="redirected"', done.output)
-    assert (done.here / "project/noise").read_bytes() == noise
-    assert versions.output(hg, done.here / "project", "log", "-T", "{node}").decode() in done.output
+    assert re.search(r"hg index +made", done.output)
+    assert re.search(r"applying clone bundle from http://.*/-/blobs/", done.output)
+    assert "BUNDLESPEC=zstd-v2" in done.output
+    assert "capabilities hit" in done.log
+    assert "passthrough" not in done.log  # no hg serve was needed
+    assert re.search(r'offramp_bytes_total\{dialect="hg-v1",path="inline"', done.output)
+    for clone in ("project", "by-v2"):
+        assert (done.here / clone / "noise").read_bytes() == noise
+    if version == versions.V2:
+        assert "(remote redirect target self is compatible)" in done.output
+        assert "(following redirect to http://" in done.output
+        assert re.search(r'offramp_bytes_total\{dialect="hg-v2",path="redirected"', done.output)
+    node = versions.output(hg, done.here / "project", "log", "-T", "{node}").decode()
+    assert node in done.output.splitlines()[-1]
 
 
 @dataclass(frozen=True)

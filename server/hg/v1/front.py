@@ -17,6 +17,7 @@ from indexer.catalog import CloneBundle
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
+from repos.hg.peer import PeerRefused
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
 from server.exchange import EXCHANGE, client_of
@@ -158,7 +159,10 @@ class Front:
         """Answer for a repository of which our index says nothing, or nothing yet."""
         match question.asked.command:
             case "capabilities":
-                theirs = await question.behind.capabilities()
+                try:
+                    theirs = await question.behind.capabilities()
+                except PeerRefused as no:
+                    return replies.refused(question.request, no.text)
                 if theirs is None:
                     return replies.failed(question.request)
                 return replies.string(edited(theirs, bundles=False).encode())

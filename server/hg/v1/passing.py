@@ -14,6 +14,7 @@ from aiohttp import web
 from yarl import URL
 
 from repos.hg.backend import Backend, BackendFailed
+from repos.hg.peer import PeerRefused
 from repos.hg.repository import HgRepository
 from server.exchange import EXCHANGE
 from server.git.answers import NO_CACHE
@@ -39,8 +40,8 @@ _NO_COMMAND: Final = 400
 
 # By these, that the repository's own configuration forbids it.
 _REFUSALS: Final = {
-    401: "the repository's own configuration does not allow this (web.allow-push and others)",
-    403: "the repository's own configuration does not allow this (web.allow-push and others)",
+    401: "the repository's own configuration does not allow this (its section [web])",
+    403: "the repository's own configuration does not allow this (its section [web])",
     405: "this is not to be asked in this way",
 }
 
@@ -104,7 +105,11 @@ class Behind:
             return replies.failed(self.request)
 
     async def capabilities(self) -> Capabilities | None:
-        """What it says of the repository; None if it does not answer."""
+        """What it says of the repository; None if it does not answer.
+
+        Raises:
+            PeerRefused: it says no.
+        """
         backend, name = self.backend, self.repository.name
         limit = aiohttp.ClientTimeout(total=self.runtime.settings.hg.silence, sock_connect=_CONNECT)
         try:
@@ -112,6 +117,8 @@ class Behind:
             async with self.runtime.http.get(
                 URL(url, encoded=True), allow_redirects=False, timeout=limit
             ) as answer:
+                if answer.status in _REFUSALS:
+                    raise PeerRefused(_REFUSALS[answer.status], answer.status)
                 if answer.status != 200 or answer.content_type != MERCURIAL_0_1:
                     _log.error("repository %s: hg serve answered %d", name, answer.status)
                     return None

@@ -12,8 +12,9 @@ from wire.hg.v1.capabilities import Capabilities, decode_bundle2, encode_bundle2
 # Engines of streamed answers, in our order of preference.
 ENGINES: Final = ("zstd", "zlib", "none")
 
-# Bytes of one header of arguments; stock hgweb's default, and what proxies in front are used to.
-HEADER: Final = 1024
+# Bytes of one header line of arguments. A fetch by a client with many heads has many, and servers
+# bound how many lines there are (ours takes 128, hgweb 100), as well as how long each is: 8 KiB.
+HEADER: Final = 8000
 
 CLONE_BUNDLES: Final = ("clonebundles", "clonebundles_manifest")
 

@@ -1,0 +1,145 @@
+# Law of this file: a clone bundle that clients are told of is looked for in the store, and a target
+# that getbundle may be redirected to is asked as clients ask it.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from indexer.catalog import CatalogError, CloneBundle, load
+from indexer.publishing import is_stored
+from redirects.targets import Target
+from repos.hg.discovery import discover
+from server.readback import NotReadable, read_back
+from server.settings import Settings
+from server.verdict import Level, Verdict
+from server.wiring import Unusable, build_targets, signing_keys
+from stores.base import Store, StoreError
+from stores.entity import Entity
+from wire.hg.v1.media import MERCURIAL_0_2
+
+# Catalogs of this many repositories are read, each with a question for each bundle.
+_ASKED: Final = 25
+
+_PROBE_SIZE: Final = 8 << 10
+
+
+async def check_hg_bundles(
+    settings: Settings, store: Store, session: aiohttp.ClientSession
+) -> AsyncGenerator[Verdict, None]:
+    """Look for clone bundles, and at what ``hg.redirect_getbundle`` needs of targets.
+
+    Nothing is said where no Mercurial repository is served.
+    """
+    names = await asyncio.to_thread(_names, settings)
+    if not names and not any(upstream.vcs == "hg" for upstream in settings.upstreams):
+        return
+    try:
+        targets = await build_targets(settings, store, signing_keys(settings.data))
+        async for verdict in _bundles(settings, store, targets, names):
+            yield verdict
+        if settings.hg.redirect_getbundle != "off" and settings.redirect.enabled:
+            async with _typed_probe(store) as entity:
+                for target in targets:
+                    yield await _redirected(session, store, target, entity)
+    except (Unusable, OSError, StoreError):
+        return  # the checks of store and targets say it
+
+
+def _names(settings: Settings) -> list[str]:
+    root = settings.local_root
+    found = () if root is None else discover(root, settings.data)
+    return [repository.name for repository in islice(found, _ASKED)]
+
+
+async def _bundles(
+    settings: Settings, store: Store, targets: Sequence[Target], names: Sequence[str]
+) -> AsyncGenerator[Verdict, None]:
+    have, lack = 0, []
+    for name in names if settings.hg.bundles else ():
+        try:
+            loaded = await load(store, name)
+        except CatalogError as error:
+            yield Verdict(Level.WARN, f"repository {name}: {error}", "run offramp index")
+            continue
+        bundles = () if loaded is None else loaded[0].clone_bundles
+        wrong = [await _wrong(store, targets, name, bundle) for bundle in bundles]
+        for verdict in filter(None, wrong):
+            yield verdict
+        if not bundles:
+            lack.append(name)
+        elif not any(wrong):
+            have += 1
+    if have:
+        count = "1 repository" if have == 1 else f"{have} repositories"
+        yield Verdict(Level.OK, f"clone bundles: those of {count} are in the store")
+    if lack:
+        more = f" and {len(lack) - 3} more" if len(lack) > 3 else ""
+        yield Verdict(
+            Level.INFO,
+            f"clone bundles: none of {', '.join(lack[:3])}{more}; clones come inline",
+            "run offramp index, or serve --index; it says why it makes none",
+        )
+
+
+async def _wrong(
+    store: Store, targets: Sequence[Target], name: str, bundle: CloneBundle
+) -> Verdict | None:
+    what = f"repository {name}: clone bundle {bundle.id}"
+    if not await is_stored(store, bundle.entity):
+        return Verdict(
+            Level.FAIL,
+            f"{what}: clients are told of it, and the store has lost it",
+            "run offramp index, which makes it again; let nobody else delete from the store",
+        )
+    unread = [target.name for target in targets if target.fingerprint not in bundle.readable]
+    if unread:
+        return Verdict(
+            Level.WARN,
+            f"{what}: was not read back through {', '.join(unread)}",
+            "run offramp index, which publishes it again",
+        )
+    return None
+
+
+async def _redirected(
+    session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity
+) -> Verdict:
+    """Whether answers come back from there as stock Mercurial takes them."""
+    try:
+        await read_back(session, store, target, entity, time.time())
+    except NotReadable as error:
+        said = str(error).removeprefix(f"entity {entity.digest}, ")
+        return Verdict(
+            Level.WARN,
+            f"hg.redirect_getbundle: no answer is redirected there: {said}",
+            "have it send this Content-Type, or switch hg.redirect_getbundle off",
+        )
+    return Verdict(Level.OK, f"target {target.name}: takes redirected getbundle")
+
+
+@asynccontextmanager
+async def _typed_probe(store: Store) -> AsyncGenerator[Entity, None]:
+    """A fresh entity of Mercurial's type in the store for the time of a block."""
+    content = os.urandom(_PROBE_SIZE)  # seen by no cache before
+    entity = Entity(hashlib.sha256(content).hexdigest(), len(content), MERCURIAL_0_2)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "probe")
+        path.write_bytes(content)
+        await store.put(entity, path)
+    try:
+        yield entity
+    finally:
+        # What cannot be deleted now is garbage that is collected later.
+        with suppress(StoreError):
+            await store.delete(entity.digest)
