@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         "--upstream-only", action="store_true", help="only the CI jobs at an upstream"
     )
     only.add_argument("--hg-only", action="store_true", help="only Mercurial")
+    only.add_argument("--hg-v1-only", action="store_true", help="only Mercurial, by protocol v1")
     parser.add_argument(
         "--temp", type=Path, metavar="DIR", help="where to work; some GB on a disk, no tmpfs"
     )
@@ -88,13 +89,13 @@ def _measure(
     given: argparse.Namespace, work: Path, report: Report, say: Callable[[str], None]
 ) -> None:
     report.about.update(cpus=os.cpu_count(), load=os.getloadavg(), python=platform.python_version())
-    if not given.hg_only:
+    if not (given.hg_only or given.hg_v1_only):
         _measure_git(given, work, report, say)
     if not given.upstream_only:
         (work / "hg").mkdir()
         repo = None if given.hg_repo is None else given.hg_repo.resolve()
         effort = HG_QUICK if given.quick else HgEffort()
-        HgBench(repo, work / "hg", effort, report, say).run()
+        HgBench(repo, work / "hg", effort, report, say, only_v1=given.hg_v1_only).run()
     report.about["load_after"] = os.getloadavg()
 
 

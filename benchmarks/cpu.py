@@ -143,6 +143,17 @@ class Tree:
         return sum(60 * int(minutes) + float(seconds) for minutes, seconds in pairs)
 
 
+def offspring(pid: int) -> tuple[frozenset[int], int]:
+    """What changes when a process starts another one, however shortly that lives.
+
+    Returns:
+        Which processes are below it now, those included for which it has not waited; and how often
+        those for which it has waited had a page brought to them (``cminflt`` of proc_pid_stat(5)),
+        which every process needs.
+    """
+    return frozenset(_below((pid,)) - {pid}), int(_stat(pid)[8])
+
+
 def _below(roots: Sequence[int]) -> set[int]:
     parents = {}
     for entry in Path("/proc").iterdir():

@@ -1,5 +1,5 @@
 # Law of this file: what wire protocol v2 promises is measured on one generated history, on large
-# files beside it, and on the reactors, in this order, in one run.
+# files beside it, and on the reactors, and then what v1 promises, on the same history; in one run.
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from benchmarks import hg_repository, hg_servers
 from benchmarks.hg_clones import HgClones
 from benchmarks.hg_frames import HgFraming, HgSmall
 from benchmarks.hg_streams import ANSWERS, HgStreams
+from benchmarks.hg_v1 import HgV1
 from benchmarks.table import Report
 
 
@@ -22,14 +23,15 @@ class HgEffort:
 
     Attributes:
         changesets: of the generated history.
-        stock: clones from Mercurial's own server, by each protocol; the cheapest counts.
-        warm: clones from Offramp, redirected and inline; the mean counts.
+        stock: clones from Mercurial's own servers, of each kind; the cheapest counts.
+        warm: clones from Offramp, of each kind; the mean counts.
         part: bytes of each large answer.
         rounds: of the large answers; the least time of all counts.
         replays: of answers that were compressed before, each round.
         small: answers in one exchange.
         framed: bytes through the reactors.
         repeats: of that; the least time of all counts.
+        polls: that find nothing new, of each kind; the mean counts.
     """
 
     changesets: int = hg_repository.CHANGESETS
@@ -41,6 +43,7 @@ class HgEffort:
     small: int = 1000
     framed: int = 64 << 20
     repeats: int = 7
+    polls: int = 20
 
 
 HG_QUICK: Final = HgEffort(
@@ -53,6 +56,7 @@ HG_QUICK: Final = HgEffort(
     small=50,
     framed=1 << 20,
     repeats=1,
+    polls=2,
 )
 
 
@@ -66,6 +70,7 @@ class HgBench:
         effort: how much is done.
         report: gets the figures.
         say: told what is being done.
+        only_v1: leave out wire protocol v2.
     """
 
     given: Path | None
@@ -73,16 +78,23 @@ class HgBench:
     effort: HgEffort
     report: Report
     say: Callable[[str], None]
+    only_v1: bool = False
 
     def run(self) -> None:
         """Measure everything.
 
         Raises:
             servers.CannotStart, load.LoadFailed, hg_repository.HgFailed: nothing can be measured.
+            subprocess.CalledProcessError: indexing failed.
         """
-        effort = self.effort
         history = self.work / "root" / "history"
         self._history(history)
+        if not self.only_v1:
+            self._v2(history)
+        self._v1(history)
+
+    def _v2(self, history: Path) -> None:
+        effort = self.effort
         clones = self.work / "clones"
         HgClones(history, clones, effort.stock, effort.warm, self.report, self.say).run()
         HgSmall(
@@ -92,10 +104,28 @@ class HgBench:
         self._streams()
         HgFraming(effort.framed, effort.small, effort.repeats, self.report, self.say).run()
 
+    def _v1(self, history: Path) -> None:
+        effort = self.effort
+        if not self.only_v1:
+            # In the format that repositories have today; and v1's part writes into it.
+            hg = hg_servers.mercurial(self.work / "maker", hg_servers.READS)
+            history, source = self.work / "root-v1" / "history", history
+            hg_repository.copy(hg, source, history)
+        HgV1(
+            history,
+            self.work / "v1",
+            effort.stock,
+            effort.warm,
+            effort.polls,
+            self.report,
+            self.say,
+        ).run()
+
     def _history(self, path: Path) -> None:
         self.say("making the Mercurial repository")
         if self.given is None:
-            hg = hg_servers.mercurial(self.work / "maker")
+            version = hg_servers.READS if self.only_v1 else hg_servers.SPEAKS
+            hg = hg_servers.mercurial(self.work / "maker", version)
             shape = hg_repository.generate(hg, path, self.effort.changesets)
         else:
             # A repository of today may be in a format that only the Mercurial of today reads.

@@ -40,6 +40,15 @@ _MOST_LINES: Final = 20_000
 _LINES: Final = 100_000
 _LARGE_FILE: Final = 2 << 20
 
+_PATCH: Final = """\
+diff --git a/offramp-news b/offramp-news
+new file mode 100644
+--- /dev/null
++++ b/offramp-news
+@@ -0,0 +1,1 @@
++news
+"""
+
 Hunk = tuple[int, int, bytes]
 """Bytes from one offset of the base to another are replaced by these."""
 
@@ -82,11 +91,16 @@ class Hg:
     program: tuple[str, ...]
     environ: dict[str, str]
 
-    def __call__(self, *arguments: str | Path, where: Path) -> str:
+    def __call__(self, *arguments: str | Path, where: Path, status: int = 0) -> str:
         """Run one command in a directory; what it printed.
 
+        Args:
+            arguments: the command and its options.
+            where: the directory.
+            status: with which it must exit.
+
         Raises:
-            HgFailed: it did not exit with 0.
+            HgFailed: it exited with another one.
         """
         ran = subprocess.run(
             (*self.program, *arguments),
@@ -97,7 +111,7 @@ class Hg:
             errors="replace",
             check=False,
         )
-        if ran.returncode:
+        if ran.returncode != status:
             words = " ".join(str(each) for each in arguments)
             raise HgFailed(f"hg {words}: {(ran.stdout + ran.stderr).strip()[-600:]}")
         return ran.stdout
@@ -142,6 +156,27 @@ def copy(hg: Hg, source: Path, path: Path) -> HgShape:
     path.parent.mkdir(parents=True, exist_ok=True)
     hg("clone", "--quiet", "--noupdate", "--pull", source, path, where=path.parent)
     return shape_of(hg, path)
+
+
+def grow(hg: Hg, path: Path, here: Path) -> None:
+    """Add a changeset with a new file on the newest one, as a small push would.
+
+    Nothing is checked out for it.
+
+    Args:
+        hg: that writes the repository.
+        path: the repository.
+        here: a directory for a work file.
+
+    Raises:
+        HgFailed: hg does not write it.
+    """
+    patch = here / "news.patch"
+    patch.write_text(_PATCH)
+    hg("debugsetparents", "tip", where=path)
+    hg("import", "--quiet", "--bypass", "--message", "News", patch, where=path)
+    hg("debugsetparents", "null", where=path)
+    patch.unlink()
 
 
 def shape_of(hg: Hg, path: Path) -> HgShape:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,10 +21,13 @@ READS: Final = V1[-1]
 
 CLIENT_V2: Final = ("--config", "experimental.httppeer.advertise-v2=true")
 
-_SERVER_V2: Final = (
+SERVER_V2: Final = (
     *("--config", "experimental.web.apiserver=true"),
     *("--config", "experimental.web.api.http-v2=true"),
 )
+PROGRAM: Final = f'[hg]\nprogram = "{executable(READS)}"\n'
+"""Setting by which Offramp reads repositories with the Mercurial that users have."""
+
 _SERVE: Final = ("serve", "--address", "127.0.0.1", "--port", "0", "--print-url", "--quiet")
 _UNLOGGED: Final = ("--accesslog", "/dev/null", "--errorlog", "/dev/null")
 
@@ -44,14 +47,27 @@ def mercurial(home: Path, version: str = SPEAKS) -> Hg:
 
 
 @contextmanager
-def stock(repository: Path, here: Path) -> Iterator[Server]:
-    """``hg serve`` of the version that speaks both protocols."""
+def stock(
+    repository: Path,
+    here: Path,
+    *,
+    version: str = SPEAKS,
+    config: Sequence[str] = SERVER_V2,
+) -> Iterator[Server]:
+    """``hg serve``: by default of the version that speaks both protocols, and both of them.
+
+    Args:
+        repository: the only one that it serves.
+        here: for its log.
+        version: of Mercurial.
+        config: options of its command line.
+    """
     here.mkdir(parents=True)
     counting = meter(here, "hg")
-    hg = mercurial(here / "home")
+    hg = mercurial(here / "home", version)
     settings = (f"{name}={value}" for name, value in hg.environ.items() if name.startswith("HG"))
     environ = ("env", "-u", "PYTHONPATH", *settings)
-    arguments = (*environ, *hg.program, "--repository", str(repository), *_SERVER_V2)
+    arguments = (*environ, *hg.program, "--repository", str(repository), *config)
     with ExitStack() as stack:
         stack.callback(counting.close)
         process = stack.enter_context(running((*arguments, *_SERVE, *_UNLOGGED), here, counting))
@@ -71,6 +87,7 @@ def offramp(
     *,
     streams: int | None = None,
     redirects: bool = True,
+    redirect_getbundle: str | None = None,
 ) -> Iterator[Server]:
     """``offramp serve``, reading repositories by the Mercurial that users have.
 
@@ -81,11 +98,12 @@ def offramp(
         here: for its settings and its log.
         streams: setting ``hg.streams``, if it is not to be left alone.
         redirects: whether it sends anybody elsewhere.
+        redirect_getbundle: setting ``hg.redirect_getbundle``, if it is not to be left alone.
     """
-    more = (
-        f'\n[redirect]\nenabled = {str(redirects).lower()}\n[hg]\nprogram = "{executable(READS)}"\n'
-    )
+    more = f"\n[redirect]\nenabled = {str(redirects).lower()}\n{PROGRAM}"
     if streams is not None:
         more += f"streams = {streams}\n"
+    if redirect_getbundle is not None:
+        more += f'redirect_getbundle = "{redirect_getbundle}"\n'
     with servers.offramp(root, data, store_url, here, more=more) as server:
         yield server

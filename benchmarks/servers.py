@@ -72,10 +72,14 @@ _BACKEND: Final = """
 """
 
 
-# What benchmarks.upstream reads: small bodies are there whole, so a request's command is known.
+# What `bytes_sent` and benchmarks.upstream read: small bodies are there whole, so that a request's
+# command is known.
 _LOGGED: Final = """log_format asked escape=json '{{"path":"$uri","body":"$request_body",'
     '"encoding":"$http_content_encoding","received":$request_length,"sent":$bytes_sent}}';
   access_log {log} asked;"""
+
+LOGGED_SECONDS: Final = 0.3
+"""A request is logged when its answer has ended, which its client may learn a moment before."""
 
 
 class CannotStart(Exception):  # noqa: N818 - what happened
@@ -167,16 +171,43 @@ def stock(root: Path, here: Path, *, log: Path | None = None) -> Iterator[Server
 
 
 @contextmanager
-def static(root: Path, here: Path) -> Iterator[Server]:
-    """An nginx with the files below ``root``: the store's host, whose CPU is not the server's."""
+def static(
+    root: Path,
+    here: Path,
+    *,
+    media_type: str = "application/octet-stream",
+    log: Path | None = None,
+) -> Iterator[Server]:
+    """An nginx with the files below ``root``: the store's host, whose CPU is not the server's.
+
+    Args:
+        root: has the files.
+        here: for its settings and its log.
+        media_type: told of all of them.
+        log: each request becomes a line of it; see :func:`bytes_sent`.
+    """
     here.mkdir(parents=True)
     counting = meter(here, "static")
-    config, url = _nginx_config(here, f"root {root};")
+    config, url = _nginx_config(here, f"root {root}; default_type {media_type};", log)
     with ExitStack() as stack:
         stack.callback(counting.close)
         process = stack.enter_context(running(_nginx(config), here, counting))
         _wait(lambda: _answers(url), process, here)
         yield Server(url, counting, (process.pid,))
+
+
+def bytes_sent(log: Path, start: int) -> int:
+    """Bytes of the answers, headers too, that the lines of an nginx's log tell.
+
+    Args:
+        log: that was given to :func:`static` or :func:`stock`.
+        start: offset of the first line.
+    """
+    # Whoever was answered may know it a moment before it is logged.
+    time.sleep(LOGGED_SECONDS)
+    with log.open("rb") as file:
+        file.seek(start)
+        return sum(int(json.loads(line.decode("latin-1"))["sent"]) for line in file)
 
 
 @contextmanager

@@ -30,8 +30,6 @@ freshness = {freshness}
 """
 _COMMANDS: Final = (("command=ls-refs", "ls-refs"), ("command=fetch", "fetch"))
 _LONGEST_MIRRORING: Final = 600.0
-# A request is logged when its answer has ended, which its client may learn a moment before.
-_LOGGED_SECONDS: Final = 0.3
 # What is pushed was asked about before, but not just now.
 _QUIET_SECONDS: Final = 1.5
 _OUTCOMES: Final = ("redirect", "hit", "miss", "follow", "passthrough", "error")
@@ -165,7 +163,7 @@ class UpstreamBench:
         failed = sum(not self._ended(client) for client in started)
         wall = time.perf_counter() - began
         spent = [meter.seconds() - before for meter, before in zip(meters, used, strict=True)]
-        time.sleep(_LOGGED_SECONDS)
+        time.sleep(servers.LOGGED_SECONDS)
         failed += sum(not _has(clone, oid) for clone in clones[: self.effort.checked])
         outcomes = {}
         if ours is not None:
@@ -219,16 +217,12 @@ class UpstreamBench:
         self.report.about[f"CI jobs: {title}"] = asdict(run)
         name = f"{jobs} CI jobs, {title}"
         against = "without Offramp"
+        per_job = direct.upstream / jobs * 1e3
         pairs = (
             ("requests at the upstream", "", direct.arrived.total, run.arrived.total),
             ("bytes sent by the upstream", "kB", _kilobytes(direct), _kilobytes(run)),
-            ("upstream's CPU per job", "ms", *(r.upstream / jobs * 1e3 for r in (direct, run))),
-            (
-                "Offramp's CPU per job by the upstream's",
-                "ms",
-                direct.upstream / jobs * 1e3,
-                run.ours / jobs * 1e3,
-            ),
+            ("upstream's CPU per job", "ms", per_job, run.upstream / jobs * 1e3),
+            ("Offramp's CPU per job by the upstream's", "ms", per_job, run.ours / jobs * 1e3),
             ("until all have it", "s", direct.wall, run.wall),
         )
         self.report.figures += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.cpu import ControlGroup, Meter, Tree
+from benchmarks.cpu import ControlGroup, Meter, Tree, offspring
 from benchmarks.load import Request, _posts
 from benchmarks.repository import copy, generate
 from benchmarks.servers import missing_programs
@@ -69,6 +70,17 @@ def test_children_that_ended_are_counted(
         assert meter.seconds() >= 0.28  # ticks of 10 ms, rounded down
         process.stdin.close()
     meter.close()
+
+
+def test_a_process_that_was_started_is_noticed() -> None:
+    """Also one that has ended, and was waited for, since one looked."""
+    before = offspring(os.getpid())
+    assert offspring(os.getpid()) == before
+    subprocess.run(("true",), check=True)
+    ended = offspring(os.getpid())
+    assert ended != before
+    with subprocess.Popen(("cat",), stdin=subprocess.PIPE):
+        assert offspring(os.getpid())[0] > ended[0]
 
 
 def test_the_ledger_is_counted(tmp_path: Path) -> None:

@@ -11,8 +11,19 @@ from benchmarks import compare, hg_servers, servers
 from benchmarks.hg_asking import Multirequest
 from benchmarks.hg_clones import HgClones
 from benchmarks.hg_frames import HgFraming, HgSmall, told_apart
-from benchmarks.hg_repository import Hg, HgFailed, generate, generate_large
+from benchmarks.hg_repository import Hg, HgFailed, copy, generate, generate_large
 from benchmarks.hg_streams import ANSWERS, HgStreams
+from benchmarks.hg_v1 import (
+    BUNDLE,
+    BUNDLE_ON,
+    RECORD,
+    REDIRECTED,
+    STOCK,
+    STOCK_BUNDLE,
+    STOCK_STREAM,
+    STREAM,
+    HgV1,
+)
 from benchmarks.load import LoadFailed
 from benchmarks.servers import missing_programs
 from benchmarks.table import Report
@@ -84,6 +95,41 @@ def test_clones_are_compared(history: Path, tmp_path: Path) -> None:
     redirected = sent["hg clone, warm, redirected: bytes sent by the server"]
     assert redirected < sent["hg clone, warm, inline: bytes sent by the server"] / 5
     assert len(report.goals) == 1
+
+
+@pytest.mark.usefixtures("nginx")
+def test_protocol_v1_is_compared(history: Path, tmp_path: Path) -> None:
+    """Each way to clone comes from where its row says, and polls start no process."""
+    today = hg_servers.mercurial(tmp_path / "home", hg_servers.READS)
+    repository = tmp_path / "root" / "history"
+    copy(today, history, repository)
+    report = Report()
+    HgV1(repository, tmp_path / "work", 1, 1, 1, report, _say).run()
+    sent = {
+        (figure.name.removeprefix("v1 clone, ").partition(":")[0], figure.against): figure
+        for figure in report.figures
+        if figure.name.startswith("v1 clone") and "bytes" in figure.name
+    }
+    assert list(sent) == [
+        (BUNDLE, STOCK),
+        (BUNDLE_ON, STOCK),
+        (STREAM, STOCK_STREAM),
+        (RECORD, STOCK),
+        (REDIRECTED, STOCK),
+        (BUNDLE, STOCK_BUNDLE),
+    ]
+    elsewhere = [sent[what, STOCK] for what in (BUNDLE, BUNDLE_ON, REDIRECTED)]
+    assert all(figure.ours < figure.other / 5 for figure in elsewhere)
+    assert sent[STREAM, STOCK_STREAM].ours < sent[STREAM, STOCK_STREAM].other / 5
+    assert sent[RECORD, STOCK].ours > sent[RECORD, STOCK].other / 2
+    assert sent[BUNDLE, STOCK_BUNDLE].other < sent[BUNDLE, STOCK].other / 5
+    polls = [figure for figure in report.figures if figure.name.startswith("v1 poll, hg ")]
+    assert len(polls) == 6
+    assert all(figure.ours > 0 and figure.other > 0 for figure in polls)
+    processes = report.goals[-1]
+    assert processes.name == "v1 polls during which Offramp started or ended a process"
+    assert processes.reached
+    assert len(report.goals) == 10
 
 
 @pytest.mark.usefixtures("nginx")
