@@ -4,14 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
-import tempfile
-import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager, suppress
 from itertools import islice
-from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -20,7 +14,7 @@ from indexer.catalog import CatalogError, CloneBundle, load
 from indexer.publishing import is_stored
 from redirects.targets import Target
 from repos.hg.discovery import discover
-from server.readback import NotReadable, read_back
+from server.checks_store import stored_probe, unreadable
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
@@ -30,8 +24,6 @@ from wire.hg.v1.media import MERCURIAL_0_2
 
 # Catalogs of this many repositories are read, each with a question for each bundle.
 _ASKED: Final = 25
-
-_PROBE_SIZE: Final = 8 << 10
 
 
 async def check_hg_bundles(
@@ -49,7 +41,7 @@ async def check_hg_bundles(
         async for verdict in _bundles(settings, store, targets, names):
             yield verdict
         if settings.hg.redirect_getbundle != "off" and settings.redirect.enabled:
-            async with _typed_probe(store) as entity:
+            async with stored_probe(store, MERCURIAL_0_2) as entity:
                 for target in targets:
                     yield await _redirected(session, store, target, entity)
     except (Unusable, OSError, StoreError):
@@ -116,30 +108,11 @@ async def _redirected(
     session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity
 ) -> Verdict:
     """Whether answers come back from there as stock Mercurial takes them."""
-    try:
-        await read_back(session, store, target, entity, time.time())
-    except NotReadable as error:
-        said = str(error).removeprefix(f"entity {entity.digest}, ")
+    said = await unreadable(session, store, target, entity)
+    if said is not None:
         return Verdict(
             Level.WARN,
             f"hg.redirect_getbundle: no answer is redirected there: {said}",
             "have it send this Content-Type, or switch hg.redirect_getbundle off",
         )
     return Verdict(Level.OK, f"target {target.name}: takes redirected getbundle")
-
-
-@asynccontextmanager
-async def _typed_probe(store: Store) -> AsyncGenerator[Entity, None]:
-    """A fresh entity of Mercurial's type in the store for the time of a block."""
-    content = os.urandom(_PROBE_SIZE)  # seen by no cache before
-    entity = Entity(hashlib.sha256(content).hexdigest(), len(content), MERCURIAL_0_2)
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "probe")
-        path.write_bytes(content)
-        await store.put(entity, path)
-    try:
-        yield entity
-    finally:
-        # What cannot be deleted now is garbage that is collected later.
-        with suppress(StoreError):
-            await store.delete(entity.digest)

@@ -28,7 +28,7 @@ from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
 from stores.base import Conflict, Store, StoreError
-from stores.entity import Entity
+from stores.entity import OCTET_STREAM, Entity
 
 RACE_DOCUMENT: Final = "doctor/race"
 WRITERS: Final = 20
@@ -46,7 +46,7 @@ _ANYONE: Final = Client("http://127.0.0.1")
 async def check_store(store: Store) -> AsyncGenerator[Verdict, None]:
     """Write, look at, read and delete a probe, and let writers of one document race."""
     try:
-        async with _probe(store) as entity:
+        async with stored_probe(store) as entity:
             yield await _kept(store, entity)
         yield await _deleted(store, entity)
         yield await _race(store)
@@ -64,7 +64,7 @@ async def check_targets(
     """Read a probe back through each target, compare clocks, and see what else can be read."""
     try:
         targets = await build_targets(settings, store, signing_keys(settings.data))
-        async with _probe(store) as entity:
+        async with stored_probe(store) as entity:
             for target in targets:
                 yield await _readable(session, store, target, entity)
                 if not isinstance(target, SelfTarget):
@@ -78,10 +78,12 @@ async def check_targets(
 
 
 @asynccontextmanager
-async def _probe(store: Store) -> AsyncGenerator[Entity, None]:
-    """A fresh entity in the store for the time of a block."""
+async def stored_probe(
+    store: Store, media_type: str = OCTET_STREAM
+) -> AsyncGenerator[Entity, None]:
+    """A fresh entity of a type in the store for the time of a block."""
     content = os.urandom(_PROBE_SIZE)  # seen by no cache before
-    entity = Entity(hashlib.sha256(content).hexdigest(), len(content))
+    entity = Entity(hashlib.sha256(content).hexdigest(), len(content), media_type)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "probe")
         path.write_bytes(content)
@@ -144,13 +146,22 @@ async def _wins(store: Store, expect: str | None) -> bool:
     return True
 
 
-async def _readable(
+async def unreadable(
     session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity
-) -> Verdict:
+) -> str | None:
+    """Why an entity does not come back through a target as clients read it; None if it does."""
     try:
         await read_back(session, store, target, entity, time.time())
     except NotReadable as error:
-        said = str(error).removeprefix(f"entity {entity.digest}, ")
+        return str(error).removeprefix(f"entity {entity.digest}, ")
+    return None
+
+
+async def _readable(
+    session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity
+) -> Verdict:
+    said = await unreadable(session, store, target, entity)
+    if said is not None:
         return Verdict(
             Level.FAIL,
             said,

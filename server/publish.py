@@ -116,9 +116,9 @@ class Publisher:
         """Make ``entity``, the file at ``path``, readable through as many targets as will.
 
         Calls for one entity share one run, which goes on when a caller is cancelled. What is
-        readable already, with half of its time left, costs nothing: callers may ask often, and
-        so keep alive what they need. A target that does not give the content back is left out
-        and logged; the next call tries it again.
+        readable already, with half of its time left, costs a question to the store: callers may
+        ask often, and so keep alive what they need. A target that does not give the content back
+        is left out and logged; the next call tries it again.
 
         Returns:
             Fingerprints of the targets that it can be read through.
@@ -186,7 +186,10 @@ class Publisher:
             fresh = _readable(self._publications, entity, half_time)
             missing = [t for t in self._targets if t.fingerprint not in fresh]
             if not missing:
-                return fresh
+                # Whoever asks may have found that the store has lost it.
+                if await self._is_stored(entity):
+                    return fresh
+                fresh, missing = frozenset(), list(self._targets)
             # The lease begins before the store's own count of the entity's age can.
             began = self._clock()
             await self._put(entity, path)
@@ -196,6 +199,14 @@ class Publisher:
                 notes = {_note(entity, fingerprint) for fingerprint in readable}
                 self._publications.record(entity.digest, notes, began, self._lease)
             return readable
+
+    async def _is_stored(self, entity: Entity) -> bool:
+        try:
+            found = await self._store.stat(entity.digest)
+        except StoreUnavailable as error:
+            self._leave_alone(error)
+            raise
+        return found is not None and found.size == entity.size
 
     async def _put(self, entity: Entity, path: Path) -> None:
         self._refuse_while_down()

@@ -250,7 +250,7 @@ class HgSettings(Section):
         " --stream`.",
     )
     bundle_growth: float = Field(
-        0.05,
+        0.02,
         ge=0,
         description="A clone bundle is made again when the repository has grown by this share of"
         " its changesets; until then the rest is answered beside it.",

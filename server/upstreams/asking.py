@@ -15,6 +15,7 @@ from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from multidict import CIMultiDictProxy
+from yarl import URL
 
 from server.outcome import Question, Reply
 from server.upstreams.routes import Remote
@@ -36,9 +37,10 @@ _LONGEST_LIST: Final = 64 << 20
 # A longer list is read in a thread: it would stop the event loop for too long.
 _THREAD: Final = 256 << 10
 # What an upstream's refusal may say to the caller.
-_LONGEST_WORD: Final = 4 << 10
+LONGEST_WORD: Final = 4 << 10
 _HOPS: Final = 3
-_NO: Final = frozenset({401, 403, 404, 410})
+# Statuses that are meant for the caller.
+NO: Final = frozenset({401, 403, 404, 410})
 _MOVED: Final = frozenset({301, 302, 303, 307, 308})
 
 
@@ -148,7 +150,7 @@ class Asking:
         base = remote.url
         with self.counted(remote, "discovery"):
             for _ in range(_HOPS + 1):
-                async with self._request(
+                async with self.request(
                     remote, "GET", base + _TAIL, authorization, headers=_V2
                 ) as response:
                     if response.status in _MOVED:
@@ -177,7 +179,7 @@ class Asking:
             prefixes=(),
         )
         with self.counted(remote, "refs"):
-            async with self._request(
+            async with self.request(
                 remote,
                 "POST",
                 f"{spoken.base}/{SERVICE}",
@@ -187,7 +189,7 @@ class Asking:
             ) as response:
                 body = await _body(response, "result")
             if body[4:8] == b"ERR ":
-                raise Refused(403, text=body[8:_LONGEST_WORD].decode(errors="replace").strip())
+                raise Refused(403, text=body[8:LONGEST_WORD].decode(errors="replace").strip())
         return body
 
     async def may_have(
@@ -227,7 +229,7 @@ class Asking:
     async def _probe(
         self, remote: Remote, spoken: SpeaksV2, authorization: str | None, asked: bytes
     ) -> str | None:
-        async with self._request(
+        async with self.request(
             remote,
             "POST",
             f"{spoken.base}/{SERVICE}",
@@ -249,17 +251,29 @@ class Asking:
         raise Down("the upstream's answer is cut short")
 
     @asynccontextmanager
-    async def _request(
+    async def request(
         self,
         remote: Remote,
         method: str,
-        url: str,
+        url: str | URL,
         authorization: str | None,
         *,
         headers: Mapping[str, str],
         body: bytes | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request; no redirect is followed by itself."""
+        """One request; no redirect is followed by itself.
+
+        Args:
+            remote: the repository.
+            method: of HTTP.
+            url: a :class:`URL` is sent as it is.
+            authorization: the credential.
+            headers: win over our own.
+            body: of git's service.
+
+        Raises:
+            Down: the connection fails, or it takes too long, also in the block.
+        """
         fields = {"User-Agent": _AGENT, **headers}
         if authorization is not None:
             fields["Authorization"] = authorization
@@ -297,7 +311,7 @@ class Asking:
 
 def reply_of(status: int) -> Reply:
     """What a status of HTTP says, of an answer that is not looked into."""
-    if status in _NO:
+    if status in NO:
         return "no"
     return "down" if status == 429 or status >= 500 else "yes"
 
@@ -347,9 +361,27 @@ async def _body(response: aiohttp.ClientResponse, kind: str) -> bytes:
 
 async def _words(response: aiohttp.ClientResponse) -> str:
     """What a refusal says to people."""
-    if response.status not in _NO or response.content_type != "text/plain":
+    if response.status not in NO or response.content_type != "text/plain":
         return ""
-    return (await response.content.read(_LONGEST_WORD)).decode(errors="replace").strip()
+    return (await response.content.read(LONGEST_WORD)).decode(errors="replace").strip()
+
+
+def heed_status(response: aiohttp.ClientResponse, words: str) -> None:
+    """Let status 200 pass.
+
+    Args:
+        response: the answer.
+        words: what it says to people, if it is a no.
+
+    Raises:
+        Refused, Down: it is another one.
+    """
+    status = response.status
+    if status in NO:
+        challenges = tuple(response.headers.getall("WWW-Authenticate", ()))
+        raise Refused(404 if status == 410 else status, challenges, words)
+    if status != 200:
+        raise Down(f"the upstream answers with status {status}", _retry_after(response.headers))
 
 
 def _check(response: aiohttp.ClientResponse, kind: str, words: str) -> None:
@@ -358,17 +390,13 @@ def _check(response: aiohttp.ClientResponse, kind: str, words: str) -> None:
     Raises:
         Refused, Down: it is none.
     """
-    status = response.status
-    if status in _NO:
-        challenges = tuple(response.headers.getall("WWW-Authenticate", ()))
-        raise Refused(404 if status == 410 else status, challenges, words)
-    if status != 200:
-        raise Down(f"the upstream answers with status {status}", _retry_after(response.headers))
+    heed_status(response, words)
     if response.content_type != f"application/x-{SERVICE}-{kind}":
-        raise Down(f"the upstream does not answer as git does (Content-Type {_shown(response)})")
+        raise Down(f"the upstream does not answer as git does (Content-Type {shown(response)})")
 
 
-def _shown(response: aiohttp.ClientResponse) -> str:
+def shown(response: aiohttp.ClientResponse) -> str:
+    """Its Content-Type, as far as it is fit to be shown."""
     return repr(response.content_type[:64])
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -15,23 +14,20 @@ import aiohttp
 from yarl import URL
 
 from server.outcome import Question
-from server.upstreams.asking import Asking, Down, Refused
+from server.upstreams.asking import LONGEST_WORD, NO, Asking, Down, heed_status, shown
 from server.upstreams.routes import Remote
 from wire.hg.v1.capabilities import Capabilities
 from wire.hg.v1.media import HG_ERROR, MERCURIAL_0_1, MERCURIAL_0_2, BadAnswer
 from wire.hg.v1.requests import BadRequest, BatchCall, read_nodes
 
-# Some servers know Mercurial's clients by theirs.
-_AGENT: Final = "mercurial/proto-1.0 (Offramp)"
+# Some servers know Mercurial's clients by their User-Agent.
+_HEADERS: Final = {"User-Agent": "mercurial/proto-1.0 (Offramp)", "Accept": MERCURIAL_0_1}
 _MEDIA_TYPES: Final = frozenset({MERCURIAL_0_1, MERCURIAL_0_2, HG_ERROR})
 
 # Branches, bookmarks and phases of a repository with a hundred thousand of each.
 _LONGEST: Final = 64 << 20
 # A longer answer is read in a thread: it would stop the event loop for too long.
 _THREAD: Final = 256 << 10
-# What an upstream's refusal may say to the caller.
-_LONGEST_WORD: Final = 4 << 10
-_NO: Final = frozenset({401, 403, 404, 410})
 _NULL: Final = bytes(20)
 
 # What is asked in one batch: all that decides what a client is told of a repository.
@@ -140,21 +136,11 @@ class HgAsking:
         self, remote: Remote, authorization: str | None, question: Question, query: str
     ) -> bytes:
         """What it answers to a command, if that is a string."""
-        headers = {"User-Agent": _AGENT, "Accept": MERCURIAL_0_1}
-        if authorization is not None:
-            headers["Authorization"] = authorization
+        url = URL(f"{remote.url}?{query}", encoded=True)
         with self.asking.counted(remote, question):
-            async with (
-                _told(),
-                asyncio.timeout(remote.upstream.timeout),
-                self.asking.http.get(
-                    URL(f"{remote.url}?{query}", encoded=True),
-                    headers=headers,
-                    allow_redirects=False,
-                    ssl=self.asking.context(remote),
-                    timeout=aiohttp.ClientTimeout(total=None),
-                ) as response,
-            ):
+            async with self.asking.request(
+                remote, "GET", url, authorization, headers=_HEADERS
+            ) as response:
                 await judge(response)
                 return await _whole(response)
 
@@ -165,21 +151,16 @@ async def judge(response: aiohttp.ClientResponse) -> None:
     Raises:
         Refused, Down: it is none.
     """
-    status = response.status
-    if status in _NO:
-        words = b""
-        if response.content_type in {"text/plain", MERCURIAL_0_1}:
-            words = await response.content.read(_LONGEST_WORD)
-        challenges = tuple(response.headers.getall("WWW-Authenticate", ()))
-        text = words.decode(errors="replace").removeprefix("0\n").strip()
-        raise Refused(404 if status == 410 else status, challenges, text)
-    if 300 <= status < 400:
+    if 300 <= response.status < 400:
         raise Down("the upstream redirects; write the URL to which it does into the settings")
-    if status != 200:
-        raise Down(f"the upstream answers with status {status}")
+    words = b""
+    if response.status in NO and response.content_type in {"text/plain", MERCURIAL_0_1}:
+        words = await response.content.read(LONGEST_WORD)
+    heed_status(response, words.decode(errors="replace").removeprefix("0\n").strip())
     if response.content_type not in _MEDIA_TYPES:
-        shown = repr(response.content_type[:64])
-        raise Down(f"the upstream does not answer as Mercurial does (Content-Type {shown})")
+        raise Down(
+            f"the upstream does not answer as Mercurial does (Content-Type {shown(response)})"
+        )
 
 
 async def _whole(response: aiohttp.ClientResponse) -> bytes:
@@ -192,24 +173,11 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
         if len(pieces) > _LONGEST:
             raise Down(f"the upstream's answer is longer than {_LONGEST >> 20} MiB")
     if response.content_type == HG_ERROR:
-        said = pieces[:_LONGEST_WORD].decode(errors="replace").strip()
+        said = pieces[:LONGEST_WORD].decode(errors="replace").strip()
         raise Down(f"the upstream says {said!r}")
     if response.content_type != MERCURIAL_0_1:
         raise Down("the upstream answers with a stream in place of a string")
     return bytes(pieces)
-
-
-@asynccontextmanager
-async def _told() -> AsyncIterator[None]:
-    """Whatever befalls a connection is :class:`Down`; its words name no URL and no credential."""
-    try:
-        yield
-    except TimeoutError:
-        raise Down("the upstream did not answer in time") from None
-    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
-        raise Down("the upstream's certificate cannot be verified; see ca_file") from None
-    except (aiohttp.ClientError, OSError) as error:
-        raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
 
 
 def _unescaped(text: bytes) -> bytes:

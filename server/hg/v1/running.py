@@ -9,12 +9,15 @@ from typing import Final
 
 from cache.errors import RunFailed
 from cache.sink import Outcome, Sink
-from repos.hg.peer import Peer, PeerFailed
+from repos.hg.peer import Peer, PeerFailed, PeerRefused
 from wire.hg.bundle2 import BundleError, BundleReader, Part
 from wire.hg.v1.media import Framing, compressor
 
 # A program that was ended, or hung, in the beginning of an answer is asked once more.
 _TRIES: Final = 2
+
+# Bytes that are kept back in the beginning: an error in them can still be told as one.
+_HELD: Final = 64 << 10
 
 _ERRORS: Final = b"error:"
 
@@ -30,30 +33,39 @@ class Superseded(Exception):  # noqa: N818 - what happened
 class _Check:
     """Looks at a bundle as it passes; what is wrong with it is told at its end.
 
-    Whoever follows the run gets all bytes first, and with them what the server says of its error.
+    Whoever follows the run has all bytes by then, and with them what the server says of its error.
     """
 
     _reader: BundleReader = field(default_factory=BundleReader)
-    _wrong: str = ""
+    _wrong: Exception | None = None
 
     def take(self, piece: bytes) -> None:
-        if self._wrong:
+        if self._wrong is not None:
             return
         try:
             for event in self._reader.feed(piece):
                 if isinstance(event, Part) and event.type.startswith(_ERRORS):
-                    self._wrong = f"the bundle says {event.type!r}: {dict(event.params)!r}"
+                    self._wrong = _meant(event)
         except BundleError as error:
-            self._wrong = str(error)
+            self._wrong = RunFailed(f"not recorded: {error}")
 
     def end(self) -> None:
-        if not self._wrong:
+        if self._wrong is None:
             try:
                 self._reader.end()
             except BundleError as error:
-                self._wrong = str(error)
-        if self._wrong:
-            raise RunFailed(f"not recorded: {self._wrong}")
+                self._wrong = RunFailed(f"not recorded: {error}")
+        if self._wrong is not None:
+            raise self._wrong
+
+
+def _meant(part: Part) -> Exception:
+    """What a part says that stands for an error."""
+    message = part.params.get(b"message")
+    if message is None:
+        return RunFailed(f"not recorded: the bundle says {part.type!r}: {dict(part.params)!r}")
+    words = b"\n".join(word for word in (message, part.params.get(b"hint")) if word)
+    return PeerRefused(words.decode("utf-8", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +100,7 @@ class Streaming:
             Superseded: see there.
         """
         for tried in range(1, _TRIES + 1):
-            said = _Said(sink)
+            said = _Said(sink, self.framing)
             try:
                 self._stream(said)
                 break
@@ -105,32 +117,40 @@ class Streaming:
         check = _Check() if self.bundle2 else None
         with self.peer().stream(self.command, self.arguments) as pieces:
             for piece in pieces:
-                if not said.begun:
-                    said.begin(self.framing)
                 if check is not None:
                     check.take(piece)
                 said.write(engine.compress(piece))
-        if not said.begun:
-            said.begin(self.framing)
+        if check is not None and not said.begun:
+            check.end()
         said.write(engine.flush())
+        said.end()
         if check is not None:
             check.end()
 
 
 @dataclass(slots=True)
 class _Said:
-    """What the run has said so far."""
+    """What the run has said so far; nothing, as long as it is little."""
 
     sink: Sink
+    framing: Framing
     begun: bool = False
-
-    def begin(self, framing: Framing) -> None:
-        """Say what kind of answer it is."""
-        self.begun = True
-        self.sink.head(framing.media_type.encode("ascii"))
-        self.write(framing.prefix)
+    _held: bytearray = field(default_factory=bytearray)
 
     def write(self, data: bytes) -> None:
-        """Say more of it."""
-        if data:
-            self.sink.write(data)
+        """Say more."""
+        if self.begun:
+            if data:
+                self.sink.write(data)
+            return
+        self._held += data
+        if len(self._held) > _HELD:
+            self.end()
+
+    def end(self) -> None:
+        """Say what is held."""
+        if not self.begun:
+            self.begun = True
+            self.sink.head(self.framing.media_type.encode("ascii"))
+            self.sink.write(self.framing.prefix + self._held)
+            self._held.clear()
