@@ -15,10 +15,11 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from repos.flock import held, remove_unless_held
 
 ADDRESS: Final = "127.0.0.1"
 
@@ -78,7 +79,7 @@ class Premises:
         self._push = push
         self._placed: set[Path] = set()
         directory.mkdir(parents=True, exist_ok=True)
-        with _alone(directory):
+        with held(os.open(directory, _DIRECTORY)):
             _sweep(directory)
             self.path: Final = Path(tempfile.mkdtemp(prefix=_NAME, dir=directory.resolve()))
             self._lock: int | None = os.open(self.path, _DIRECTORY)
@@ -143,31 +144,11 @@ def _quoted(share: Path) -> str:
     return '"{}/*"'.format(path.replace('"', '\\"'))
 
 
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, _DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Closing is not enough: see repos/git/mirror_lock.py.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
-
-
 def _sweep(directory: Path) -> None:
-    """Remove what nobody uses any more."""
+    """Remove what was left by servers that do not run any more."""
     for left in directory.glob(f"{_NAME}*"):
         try:
             descriptor = os.open(left, _DIRECTORY)
         except OSError:
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
-        except BlockingIOError:
-            pass  # its server runs
-        finally:
-            os.close(descriptor)
+        remove_unless_held(left, descriptor)

@@ -22,6 +22,7 @@ from itertools import count
 from pathlib import Path
 from typing import Final
 
+from repos.flock import held, remove_unless_held
 from repos.hg.database import (
     FORMAT,
     IndexBroken,
@@ -139,17 +140,8 @@ def _opened(path: Path) -> sqlite3.Connection:
 def locked(directory: Path) -> Iterator[None]:
     """Hold the lock of an index's directory in this block; makes the directory."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            # Closing is not enough: a program that another thread starts just now has a copy of
-            # the descriptor until it begins to run, and the lock with it.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+    with held(os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)):
+        yield
 
 
 def current(directory: Path) -> str | None:
@@ -246,10 +238,4 @@ def _sweep(directory: Path) -> None:
             continue
         except OSError:
             continue  # it may be open
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(place, ignore_errors=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+        remove_unless_held(place, descriptor)

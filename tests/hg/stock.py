@@ -33,12 +33,26 @@ def serving(program: Sequence[str], repository: Path, *config: str) -> Iterator[
         config: `section.name=value` of hg, as `SERVER_V2`.
     """
     settings = [word for setting in config for word in ("--config", setting)]
+    with started(program, repository, *settings) as url:
+        yield url
+
+
+@contextmanager
+def started(program: Sequence[str], directory: Path, *options: str) -> Iterator[str]:
+    """Start `hg serve` with further options; gives its URL without a final slash.
+
+    Args:
+        program: as `versions.hg` gives it.
+        directory: where it runs, and what it takes for its user's home.
+        options: of `hg serve`; without any, it serves the repository in `directory`.
+    """
     # Quiet, but for the URL: nobody reads what hg logs, and a full pipe would stop it.
     command = ["serve", "--address", "127.0.0.1", "--port", "0", "--print-url", "--quiet"]
+    command += ["--accesslog", "/dev/null", "--errorlog", "/dev/null"]
     with subprocess.Popen(
-        [*program, *settings, *command, "--accesslog", "/dev/null", "--errorlog", "/dev/null"],
-        cwd=repository,
-        env=environment(repository),
+        [*program, *command, *options],
+        cwd=directory,
+        env=environment(directory),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     ) as process:
@@ -48,7 +62,7 @@ def serving(program: Sequence[str], repository: Path, *config: str) -> Iterator[
             url = process.stdout.readline().decode().strip()
             if not url.startswith("http"):
                 said = process.stderr.read().decode(errors="replace")
-                raise AssertionError(f"hg serve in {repository} did not start: {url} {said}")
+                raise AssertionError(f"hg serve in {directory} did not start: {url} {said}")
             yield url.rstrip("/")
         finally:
             process.terminate()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlencode, urlsplit
 
-from tests.hg.versions import environment, hg
+from tests.hg.stock import started
+from tests.hg.versions import hg
 
 _NONE: Final = b"\x04none"
 
@@ -54,23 +54,7 @@ def webdir(version: str, repositories: Mapping[str, Path], home: Path) -> Iterat
     """
     paths = "".join(f"{name} = {path}\n" for name, path in repositories.items())
     (home / "webdir").write_text(f"[paths]\n{paths}")
-    command = ["serve", "--address", "127.0.0.1", "--port", "0", "--print-url", "--quiet"]
-    command += ["--webdir-conf", str(home / "webdir"), "--accesslog", "/dev/null"]
-    command += ["--errorlog", "/dev/null", "--config", "server.compressionengines=none"]
-    with subprocess.Popen(
-        [*hg(version), *command],
-        cwd=home,
-        env=environment(home),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        try:
-            url = process.stdout.readline().decode().strip()
-            if not url.startswith("http"):
-                said = process.stderr.read().decode(errors="replace")
-                raise AssertionError(f"hg serve of {version} did not start: {url} {said}")
-            yield Webdir(f"127.0.0.1:{urlsplit(url).port}")
-        finally:
-            process.terminate()
+    options = ["--webdir-conf", str(home / "webdir")]
+    options += ["--config", "server.compressionengines=none"]
+    with started(hg(version), home, *options) as url:
+        yield Webdir(f"127.0.0.1:{urlsplit(url).port}")

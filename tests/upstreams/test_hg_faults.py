@@ -58,6 +58,16 @@ async def test_down_and_up_again(code: Code) -> None:
     assert at.proxy.commands["getbundle"] == 1
 
 
+async def test_too_many_requests_are_not_repeated(code: Code) -> None:
+    """429: the upstream hears nothing of us for as long as it wants, and is asked again then."""
+    at = await code()
+    at.proxy.broken["*"] = Answers.too_many(40)
+    for seconds, asked in ((0, 1), (39, 1), (2, 2)):
+        at.later(seconds)
+        assert "answers with status 429" in await sentence(at, "cmd=heads")
+        assert len(at.proxy.exchanges) == asked
+
+
 async def test_silence_is_told(code: Code) -> None:
     """An upstream that hangs is given up after `timeout`."""
     at = await code(place={"timeout": "50ms"})

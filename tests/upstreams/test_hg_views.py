@@ -159,6 +159,20 @@ async def test_down_rests_and_may_be_stale(told: Told) -> None:
         await told.views.now(public, ANN)
 
 
+@pytest.mark.parametrize(("retry_after", "pause"), [(None, 2), (20.0, 20), (9e9, 300)])
+async def test_who_says_for_how_long_is_left_alone(
+    told: Told, retry_after: float | None, pause: float
+) -> None:
+    """An upstream that is down is asked again when it wants to be, within bounds."""
+    remote = told.remote()
+    told.script.says[ANN] = Down("the upstream sleeps", retry_after)
+    for seconds, asked in ((0, 1), (pause - 0.5, 1), (1, 2)):
+        told.clock.now += seconds
+        with pytest.raises(Down) as down:
+            await told.views.now(remote, ANN)
+        assert (down.value.retry_after, told.script.asked.count("state")) == (retry_after, asked)
+
+
 async def test_unexpected_error_is_down(told: Told) -> None:
     """What nobody expected is told as that the upstream cannot be asked."""
     told.script.says[ANN] = ValueError("surprise")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from server.upstreams import answers as answers_module
 from server.upstreams import views as views_module
 from server.upstreams.asking import Down, Refused, SpeaksV0
 from tests.upstreams.told import ANN, BOB, V2, A, B, Told, listed, main, told_by_script
@@ -96,7 +97,8 @@ async def test_where_it_moved_is_known_until_it_is_down(told: Told) -> None:
 
 async def test_memory_is_bounded(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who makes up credentials, repositories or objects pushes out the longest unused, no more."""
-    for name in ("_REMEMBERED", "_SPOKEN"):
+    monkeypatch.setattr(answers_module, "_REMEMBERED", 5)
+    for name in ("_OBJECTS", "_SPOKEN"):
         monkeypatch.setattr(views_module, name, 5)
     monkeypatch.setattr(views_module, "_LISTS", 1)
     remote = told.remote()
@@ -113,7 +115,7 @@ async def test_memory_is_bounded(told: Told, monkeypatch: pytest.MonkeyPatch) ->
     told.script.has = {f"{number:040}" for number in range(12)}
     for oid in sorted(told.script.has):
         assert await told.views.may_have(remote, ANN, ann, [oid]) is None
-    assert len(told.views._of(remote, ANN).may_have) <= 5
+    assert len(views._objects[views._of(remote, ANN)].may_have) <= 5
 
 
 async def test_no_credential_is_kept(told: Told) -> None:
