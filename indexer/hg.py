@@ -1,6 +1,6 @@
 # Law of this file: the index of a Mercurial repository is brought up to date before anybody asks,
 # and then its clone bundles, which are made of what the index says. One that fails is told, and
-# stops no other repository.
+# stops no other repository. One that can have no index is no failure: hg answers for it.
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 from indexer.hg_bundles import FAILURES, Bundling, Repository, index_clone_bundles
 from indexer.report import Outcome, Progress, Report, Result, Silent, Steps
+from repos.hg.errors import Unservable
 from repos.hg.upkeep import Measured, measure
 
 _T = TypeVar("_T")
@@ -19,6 +20,14 @@ KIND: Final = "hg index"
 """What its result is called, beside the kinds of bundles."""
 
 _SILENT: Final = Silent()
+
+
+def keeps_out(error: Unservable) -> bool:
+    """Whether it is the repository's own configuration that lets nobody read it.
+
+    Such a repository is not served at all; of every other that has no index, hg answers.
+    """
+    return "web.allow_read" in str(error)
 
 
 class HgRepository(Repository, Protocol):
@@ -47,7 +56,7 @@ async def index_hg_repository(
         progress: hears how far it is.
     """
     index = await _index(repository, progress)
-    if bundling is None or index.outcome is Outcome.FAILED:  # of what, nobody knows
+    if bundling is None or index.outcome in {Outcome.FAILED, Outcome.SKIPPED}:
         return Report(repository.name, (index,))
     bundles = await index_clone_bundles(repository, bundling, Steps(progress, repository.name))
     return Report(repository.name, (index, *bundles))
@@ -61,6 +70,8 @@ async def _index(repository: HgRepository, progress: Progress) -> Result:
         await repository.snapshot()
         after = await repository.in_thread(lambda: measure(repository.index_directory))
         outcome, reason = _became(before, after)
+    except Unservable as error:
+        after, (outcome, reason) = None, _without(error)
     except FAILURES as error:
         after, outcome, reason = None, Outcome.FAILED, str(error)
     finally:
@@ -73,6 +84,13 @@ async def _index(repository: HgRepository, progress: Progress) -> Result:
         size=0 if after is None else after.size,
         seconds=time.monotonic() - began,
     )
+
+
+def _without(error: Unservable) -> tuple[Outcome, str]:
+    if keeps_out(error):
+        return Outcome.FAILED, f"not served at all: {error}"
+    alone = "hg alone answers for it, and there are no clone bundles of it"
+    return Outcome.SKIPPED, f"{error}; {alone}"
 
 
 def _became(before: Measured | None, after: Measured | None) -> tuple[Outcome, str]:

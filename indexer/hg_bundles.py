@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from indexer.catalog import Catalog, CatalogError, CloneBundle, catalog_name, encode, load
 from indexer.hg_plan import CHANGESETS, KINDS, Decision, Publish, Values, decide
-from indexer.plan import Drop, Make, UpToDate
+from indexer.plan import Drop, Make, Skip, UpToDate
 from indexer.publishing import (
     ATTEMPTS,
     NotPublished,
@@ -153,6 +153,8 @@ class _Run:
                         # It was our own write that we met: the store had tried twice.
                         return _about(kind, Outcome.MADE, why, bundle)
                     return _about(kind, Outcome.UP_TO_DATE, reason, bundle)
+                case Skip(reason):
+                    return Result(kind, Outcome.SKIPPED, reason)
                 case Drop(why):
                     outcome, bundle = Outcome.DROPPED, None
                     changed = catalog.without_clone_bundle(kind, self.bundling.clock())

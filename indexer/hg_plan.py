@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from indexer.catalog import CloneBundle
-from indexer.plan import Drop, Make, UpToDate
+from indexer.plan import Drop, Make, Skip, UpToDate
 from repos.hg.bundle_file import GZIP, ZSTD
 from repos.hg.clone_bundle import STREAM
 from repos.hg.offered import Offer
@@ -26,7 +26,7 @@ class Publish:
     bundle: CloneBundle
 
 
-Decision = UpToDate | Make | Publish | Drop
+Decision = UpToDate | Skip | Make | Publish | Drop
 
 
 class Values(Protocol):
@@ -80,10 +80,10 @@ async def decide(
     """
     unwanted = _unwanted(kind, offer, values)
     if unwanted is not None:
-        return UpToDate(unwanted) if bundle is None else Drop(unwanted)
+        return Skip(unwanted) if bundle is None else Drop(unwanted)
     obstacle = kind == STREAM and not offer.streams
     if bundle is None:
-        return UpToDate(_NO_STREAM) if obstacle else Make("there is none yet")
+        return Skip(_NO_STREAM) if obstacle else Make("there is none yet")
     if not offer.holds(bundle.heads):
         gone = "it holds what is not offered any more: stripped, hidden, secret or a draft"
         return Drop(gone) if obstacle else Make(gone)

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from indexer.build import Built, build
 from indexer.catalog import Bundle, Catalog, CatalogError, catalog_name, encode, load
-from indexer.plan import KINDS, Decision, Drop, Kind, Make, Publish, UpToDate, Values, decide
+from indexer.plan import KINDS, Decision, Drop, Kind, Make, Publish, Skip, UpToDate, Values, decide
 from indexer.publishing import (
     ATTEMPTS,
     NotPublished,
@@ -164,6 +164,8 @@ class _Run:
                         # It was our own write that we met: the store had tried twice.
                         return _about(kind, Outcome.MADE, why, bundle)
                     return _about(kind, Outcome.UP_TO_DATE, reason, bundle)
+                case Skip(reason):
+                    return _about(kind, Outcome.SKIPPED, reason, None)
                 case Drop(why):
                     outcome, bundle = Outcome.DROPPED, None
                     changed = catalog.without(kind.filter, self.clock())

@@ -36,6 +36,13 @@ class UpToDate:
 
 
 @dataclass(frozen=True, slots=True)
+class Skip:
+    """There is no bundle, and there should be none."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Make:
     """A bundle is to be made, in the place of the one that there is."""
 
@@ -57,7 +64,7 @@ class Drop:
     reason: str
 
 
-Decision = UpToDate | Make | Publish | Drop
+Decision = UpToDate | Skip | Make | Publish | Drop
 
 
 class Values(Protocol):
@@ -126,7 +133,7 @@ async def decide(
     """
     unwanted = _unwanted(kind, tips, values, obstacle)
     if unwanted is not None:
-        return UpToDate(unwanted) if bundle is None else Drop(unwanted)
+        return Skip(unwanted) if bundle is None else Drop(unwanted)
 
     # What holds objects that stock git would no longer send must not be used any more, even if
     # the repository is now too small for another one.
@@ -136,7 +143,7 @@ async def decide(
         found = await questions.new_objects((), None, values.min_objects - 1)
         if found < values.min_objects:
             small = f"the repository has {found} objects, fewer than {values.min_objects}"
-            return UpToDate(small) if bundle is None else Drop(small)
+            return Skip(small) if bundle is None else Drop(small)
 
     if bundle is None:
         return Make("there is none yet")

@@ -11,10 +11,14 @@ from repos.git.packs import Step
 
 
 class Outcome(StrEnum):
-    """What became of one bundle, or one index, in one run."""
+    """What became of one bundle, or one index, in one run.
+
+    ``skipped``: there is none, and there should be none.
+    """
 
     MADE = "made"
     UP_TO_DATE = "up to date"
+    SKIPPED = "skipped"
     PUBLISHED = "published again"
     DROPPED = "dropped"
     BUSY = "busy"

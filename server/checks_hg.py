@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import tempfile
@@ -12,10 +13,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from indexer.hg import keeps_out
 from repos.hg.backend import Backend, BackendFailed
 from repos.hg.discovery import Found, discover
 from repos.hg.errors import Unservable
-from repos.hg.keeper import Keeper
+from repos.hg.keeper import Keeper, configuration_files
 from repos.hg.peer import Peer, PeerFailed, PeerRefused
 from repos.hg.program import Hg, HgFailed
 from repos.hg.repository import index_directory
@@ -32,6 +34,12 @@ _ASKED: Final = 25
 _VERSION: Final = re.compile(rb"\(version (\d+)\.(\d+)(\S*?)\)")
 
 _NO_PROGRAM: Final = 127
+_UNAUTHORIZED: Final = 401
+
+# How hg begins to say that it does not open a repository.
+_OF_HG: Final = ("abort:", "config error")
+
+_INSTALL: Final = "install Mercurial 5.9 or later, or say in hg.program where it is"
 
 
 def check_hg(root: Path | None, data: Path, hg: Hg) -> Iterator[Verdict]:
@@ -42,6 +50,7 @@ def check_hg(root: Path | None, data: Path, hg: Hg) -> Iterator[Verdict]:
     found = [] if root is None else list(islice(discover(root, data), _ASKED))
     if not found:
         return
+    yield from _configuration(hg)
     version = _version(hg, found)
     yield version
     if version.level is not Level.FAIL:
@@ -49,8 +58,21 @@ def check_hg(root: Path | None, data: Path, hg: Hg) -> Iterator[Verdict]:
         yield from _refused(found, data, hg)
 
 
+def _configuration(hg: Hg) -> Iterator[Verdict]:
+    """Files of ``HGRCPATH`` that hg passes over in silence."""
+    for path in configuration_files(hg.environ):
+        if not os.access(path, os.R_OK):
+            yield Verdict(
+                Level.WARN,
+                f"HGRCPATH names {path}, which is not there or cannot be read: hg passes it over",
+                "write the path of a file that this user can read, from the root directory on; or"
+                " do without HGRCPATH",
+            )
+
+
 def _version(hg: Hg, found: list[Found]) -> Verdict:
     output = None
+    said, refused = "", False
     for repository in found:
         try:
             output = hg.run("version", repository=repository.path.parent)
@@ -59,20 +81,26 @@ def _version(hg: Hg, found: list[Found]) -> Verdict:
                 return Verdict(
                     Level.FAIL,
                     f"{hg.executable} cannot be run: {_line(error.stderr)}",
-                    "install Mercurial 5.9 or later, or say in hg.program where it is",
+                    _INSTALL,
                 )
+            said = said or _line(error.stderr)
+            if any(word in error.stderr for word in _OF_HG):
+                refused = True
         else:
             break  # hg reads the configuration of a repository first: one may be broken
-    if output is None:
+    if output is None and refused:
         return Verdict(Level.WARN, f"{hg.executable}: refuses every repository, see below")
-    match = _VERSION.search(output)
+    match = _VERSION.search(output or b"")
     if match is None:
-        said = _line(output.decode(errors="replace"))
-        return Verdict(Level.WARN, f"{hg.executable}: the version is not clear from {said!r}")
+        said = _line(output.decode(errors="replace")) if output is not None else said
+        return Verdict(
+            Level.FAIL,
+            f"{hg.executable}: this is no Mercurial: asked for its version, it says {said!r}",
+            _INSTALL,
+        )
     name = f"hg {int(match[1])}.{int(match[2])}{match[3].decode(errors='replace')}"
     if (int(match[1]), int(match[2])) < _TESTED:
-        remedy = "install Mercurial 5.9 or later, or say in hg.program where it is"
-        return Verdict(Level.WARN, f"{name}: reading repositories with it was not tested", remedy)
+        return Verdict(Level.WARN, f"{name}: reading repositories with it was not tested", _INSTALL)
     return Verdict(Level.OK, f"{name}: reads Mercurial repositories")
 
 
@@ -106,6 +134,8 @@ def _refused(found: list[Found], data: Path, hg: Hg) -> Iterator[Verdict]:
                 " of hg's configuration, name in HGRCPATH",
             )
         except Unservable as error:
+            if keeps_out(error):
+                continue  # `check_hg_serve` says it, in fewer words
             yield Verdict(
                 Level.WARN,
                 f"{name}: {error}",
@@ -162,6 +192,9 @@ async def _served(
             )
             return
         except (PeerFailed, PeerRefused) as error:
+            if isinstance(error, PeerRefused) and error.status == _UNAUTHORIZED:
+                yield _kept_out(repository)
+                continue
             said = _line(str(error)).replace(url, "hg serve")
             yield Verdict(
                 Level.FAIL,
@@ -175,6 +208,15 @@ async def _served(
         yield Verdict(Level.OK, f"hg serve: starts, and answers for {count}")
 
 
+def _kept_out(repository: Found) -> Verdict:
+    return Verdict(
+        Level.FAIL,
+        f"repository {repository.name}: not served at all: hg's configuration says who may read it"
+        " (web.allow_read, web.deny_read or web.allow-pull), and hg is told no user",
+        "take that out of its hgrc, or of what HGRCPATH names, and say in [access] who may read",
+    )
+
+
 def _pushes(settings: Settings, names: list[str]) -> Iterator[Verdict]:
     """Patterns that let nobody push."""
     if any(upstream.vcs == "hg" for upstream in settings.upstreams):
@@ -184,7 +226,7 @@ def _pushes(settings: Settings, names: list[str]) -> Iterator[Verdict]:
             yield Verdict(
                 Level.WARN,
                 f"hg.push {pattern!r}: no Mercurial repository is served at such a path",
-                "write it as in the URL, without a slash in front",
+                "write it as in the URL, after the slash that follows the host",
             )
 
 

@@ -13,7 +13,11 @@ import aiohttp
 from indexer.catalog import CatalogError, CloneBundle, load
 from indexer.publishing import is_stored
 from redirects.targets import Target
-from repos.hg.discovery import discover
+from repos.hg.discovery import Found, discover
+from repos.hg.errors import Unservable
+from repos.hg.keeper import Keeper
+from repos.hg.program import Hg, HgFailed
+from repos.hg.repository import index_directory
 from server.checks_store import stored_probe, unreadable
 from server.settings import Settings
 from server.verdict import Level, Verdict
@@ -25,6 +29,9 @@ from wire.hg.v1.media import MERCURIAL_0_2
 # Catalogs of this many repositories are read, each with a question for each bundle.
 _ASKED: Final = 25
 
+# Of one question to hg.
+_SECONDS: Final = 60.0
+
 
 async def check_hg_bundles(
     settings: Settings, store: Store, session: aiohttp.ClientSession
@@ -33,12 +40,12 @@ async def check_hg_bundles(
 
     Nothing is said where no Mercurial repository is served.
     """
-    names = await asyncio.to_thread(_names, settings)
-    if not names and not any(upstream.vcs == "hg" for upstream in settings.upstreams):
+    found = await asyncio.to_thread(_found, settings)
+    if not found and not any(upstream.vcs == "hg" for upstream in settings.upstreams):
         return
     try:
         targets = await build_targets(settings, store, signing_keys(settings.data))
-        async for verdict in _bundles(settings, store, targets, names):
+        async for verdict in _bundles(settings, store, targets, found):
             yield verdict
         if settings.hg.redirect_getbundle != "off" and settings.redirect.enabled:
             async with stored_probe(store, MERCURIAL_0_2) as entity:
@@ -48,17 +55,29 @@ async def check_hg_bundles(
         return  # the checks of store and targets say it
 
 
-def _names(settings: Settings) -> list[str]:
+def _found(settings: Settings) -> list[Found]:
     root = settings.local_root
-    found = () if root is None else discover(root, settings.data)
-    return [repository.name for repository in islice(found, _ASKED)]
+    return [] if root is None else list(islice(discover(root, settings.data), _ASKED))
+
+
+def _can_have_any(repository: Found, settings: Settings) -> bool:
+    """Whether there can be an index of it, without which there are no bundles."""
+    hg = Hg(_SECONDS, executable=settings.hg.program)
+    try:
+        Keeper(hg, repository.path, index_directory(settings.data, repository.path)).check()
+    except Unservable:
+        return False  # `check_hg` says why
+    except HgFailed:
+        pass  # as far as anybody knows, there can
+    return True
 
 
 async def _bundles(
-    settings: Settings, store: Store, targets: Sequence[Target], names: Sequence[str]
+    settings: Settings, store: Store, targets: Sequence[Target], found: Sequence[Found]
 ) -> AsyncGenerator[Verdict, None]:
     have, lack = 0, []
-    for name in names if settings.hg.bundles else ():
+    for repository in found if settings.hg.bundles else ():
+        name = repository.name
         try:
             loaded = await load(store, name)
         except CatalogError as error:
@@ -68,9 +87,9 @@ async def _bundles(
         wrong = [await _wrong(store, targets, name, bundle) for bundle in bundles]
         for verdict in filter(None, wrong):
             yield verdict
-        if not bundles:
+        if not bundles and await asyncio.to_thread(_can_have_any, repository, settings):
             lack.append(name)
-        elif not any(wrong):
+        elif bundles and not any(wrong):
             have += 1
     if have:
         count = "1 repository" if have == 1 else f"{have} repositories"
@@ -113,6 +132,17 @@ async def _redirected(
         return Verdict(
             Level.WARN,
             f"hg.redirect_getbundle: no answer is redirected there: {said}",
-            "have it send this Content-Type, or switch hg.redirect_getbundle off",
+            _remedy(said),
         )
     return Verdict(Level.OK, f"target {target.name}: takes redirected getbundle")
+
+
+def _remedy(said: str) -> str:
+    if "Content-Type" in said:
+        return "have it send this Content-Type, or switch hg.redirect_getbundle off"
+    if "status 403" in said:
+        return (
+            "let it read the store's files, and allow GET without a password; an unsigned bucket"
+            " needs a policy for entities/*"
+        )
+    return "see what is said of this target above; or switch hg.redirect_getbundle off"

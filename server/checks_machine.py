@@ -8,6 +8,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,7 @@ _VERSION: Final = re.compile(rb"git version (\d+)\.(\d+)(\S*)")
 def check_machine(settings: Settings, git: Git) -> Iterator[Verdict]:
     """Everything but the store and its targets; blocks."""
     version = _git_version(git)
-    yield version
+    yield _excused(version) if version.level is Level.FAIL and _only_hg(settings) else version
     if settings.local_root is not None:
         yield from _root(settings.local_root, settings.data, git)
     yield from _data(settings.data)
@@ -66,6 +67,26 @@ def _git_version(git: Git) -> Verdict:
     if version < _BUNDLE_URI:
         return Verdict(Level.OK, f"{name}: serves, follows packfile-uris; bundle-uri needs 2.40")
     return Verdict(Level.OK, f"{name}: serves, follows packfile-uris and bundle-uri")
+
+
+def _excused(version: Verdict) -> Verdict:
+    """Only what is served of git needs it."""
+    return replace(
+        version,
+        level=Level.WARN,
+        what=f"{version.what}; nothing of git is served now",
+        remedy=f"{version.remedy}, before a git repository comes",
+    )
+
+
+def _only_hg(settings: Settings) -> bool:
+    """Whether there are Mercurial repositories, and nothing of git."""
+    if any(upstream.vcs == "git" for upstream in settings.upstreams):
+        return False
+    root, data = settings.local_root, settings.data
+    if root is None:
+        return True  # an upstream of Mercurial, since there must be one
+    return any(discover_hg(root, data)) and not any(discover(root, data))
 
 
 def _root(root: Path, data: Path, git: Git) -> Iterator[Verdict]:

@@ -51,11 +51,14 @@ async def check_store(store: Store) -> AsyncGenerator[Verdict, None]:
         yield await _deleted(store, entity)
         yield await _race(store)
     except StoreError as error:
-        yield Verdict(
-            Level.FAIL,
-            f"store: {error}",
-            "check that it runs, that its settings are right, and that we may read and write",
-        )
+        yield Verdict(Level.FAIL, f"store: {error}", _mended(error))
+
+
+def _mended(error: StoreError) -> str:
+    """What to do about a store that refuses."""
+    if "NoSuchBucket" in str(error):  # S3's own word, which is part of the message
+        return "create the bucket: Offramp makes none; or write the name of one that is there"
+    return "check that it runs, that its settings are right, and that we may read and write"
 
 
 async def check_targets(

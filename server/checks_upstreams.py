@@ -13,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from server.checks_machine import is_loopback
+from server.checks_upstreams_hg import check_hg_repository, speaks_hg
 from server.settings import Settings
 from server.settings_upstreams import UpstreamSettings
 from server.upstreams.asking import Asking, Down, Refused, SpeaksV0
@@ -58,6 +59,9 @@ async def check_upstreams(
                 Level.FAIL, f"upstream {upstream.title}: {error}", "mend its `credential`"
             )
             continue
+        if upstream.vcs == "hg" and upstream.repository is not None:
+            yield await check_hg_repository(asking, upstream, authorization)
+            continue
         remotes = Routes((upstream,)).listed()[:_ASKED]
         for remote in remotes:
             yield await _repository(asking, remote, authorization)
@@ -90,10 +94,13 @@ async def _repository(asking: Asking, remote: Remote, authorization: str | None)
     what = f"upstream {remote.upstream.title}: {remote.url}"
     try:
         spoken, _ = await asking.discover(remote, authorization)
-    except Refused as refused:
-        return _refused(what, remote.upstream, refused)
-    except Down as down:
-        return _down(what, down)
+    except (Refused, Down) as error:
+        if await speaks_hg(asking, remote, authorization):
+            remedy = 'write vcs = "hg"'
+            return Verdict(Level.FAIL, f"{what}: this is a Mercurial repository", remedy)
+        if isinstance(error, Refused):
+            return _refused(what, remote.upstream, error)
+        return _down(what, error)
     if isinstance(spoken, SpeaksV0):
         remedy = "clients of it are served, less well: have it speak protocol version 2"
         return Verdict(Level.WARN, f"{what}: speaks protocol v0 only", remedy)
@@ -131,6 +138,7 @@ async def _base(
             timeout=aiohttp.ClientTimeout(total=upstream.timeout),
         ) as response:
             status = response.status
+            moved = _host_of(response.headers.get("Location", ""))
     except Down as down:
         return _down(what, down)
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
@@ -140,7 +148,30 @@ async def _base(
         return Verdict(Level.FAIL, f"{what}: {said}", "check its `url`, and that we may reach it")
     if status >= 500:
         return Verdict(Level.WARN, f"{what}: answers with status {status}", "look after it there")
-    return Verdict(Level.OK, f"{what}: answers; no repository of it is listed to be asked for")
+    if upstream.vcs == "git":
+        return Verdict(Level.OK, f"{what}: answers; no repository of it is listed to be asked for")
+    if moved not in {"", _host_of(upstream.url)}:
+        return Verdict(
+            Level.WARN,
+            f"{what}: redirects to {moved}; of Mercurial no redirect is followed",
+            "write the URL below which `hg clone` finds the repositories, without a redirect",
+        )
+    return Verdict(
+        Level.INFO,
+        f"{what}: answers with status {status}; whether Mercurial repositories are below it, and"
+        " who may read them, is seen only when one is asked for",
+        f"try one: hg identify {upstream.url}/NAME",
+    )
+
+
+def _host_of(url: str) -> str:
+    """Scheme, host and port; empty of what is relative, or none."""
+    try:
+        parts = urlsplit(url)
+        port = f":{parts.port}" if parts.port else ""
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.hostname}{port}" if parts.hostname else ""
 
 
 def _kind(error: Exception) -> str:

@@ -38,6 +38,7 @@ class Health:
     read_back: ReadBack
     interval: float = INTERVAL
     _down: frozenset[str] = field(default=frozenset())
+    _store_down: bool = False
 
     def filter(self, fingerprints: frozenset[str]) -> frozenset[str]:
         """Those of ``fingerprints`` whose target is not known to be down."""
@@ -47,6 +48,11 @@ class Health:
         """Fingerprints of the targets that are known to be down."""
         return self._down
 
+    @property
+    def is_store_down(self) -> bool:
+        """The store did not answer when it was last asked."""
+        return self._store_down
+
     async def run(self) -> None:
         """Probe again and again, until cancelled."""
         while True:
@@ -55,7 +61,8 @@ class Health:
 
     async def probe(self) -> None:
         """Probe every target once, through the URL that a client would get."""
-        if await self.store_probe():
+        self._store_down = not await self.store_probe()
+        if not self._store_down:
             results = await asyncio.gather(*(self._answers(target) for target in self.targets))
             down = {t.fingerprint for t, up in zip(self.targets, results, strict=True) if not up}
         else:

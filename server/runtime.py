@@ -18,6 +18,7 @@ from repos.git.mirror import mirror_path
 from repos.git.program import Git
 from repos.git.repository import GitRepository
 from repos.hg.backend import Backend
+from repos.hg.peer import Connections
 from repos.hg.program import Hg
 from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
@@ -64,6 +65,8 @@ class Runtime:
     repositories: Repositories[GitRepository]
     hg_repositories: Repositories[HgRepository]
     hg_backend: Backend | None
+    hg_pushing: Backend | None
+    hg_connections: Connections
     pipeline: Pipeline
     coverage: Coverage
     questions_asked: Questions
@@ -147,13 +150,12 @@ class Runtime:
             ),
             settings.data,
         )
-        hg_backend = None
+        hg_backend = hg_pushing = None
         if settings.local_root is not None:
-            hg_backend = Backend(
-                hg,
-                settings.data.absolute() / HG_SERVE,
-                push=bool(settings.hg.push),
-            )
+            place = settings.data.absolute() / HG_SERVE
+            hg_backend = Backend(hg, place, push=False)
+            # Of its own, so that nobody who reads could push whatever was overlooked.
+            hg_pushing = Backend(hg, place, push=True) if settings.hg.push else None
         indexing = Indexing(settings, catalogs.refresh_all) if index else None
         upstreams = None
         if settings.upstreams:
@@ -180,6 +182,8 @@ class Runtime:
             repositories=repositories,
             hg_repositories=hg_repositories,
             hg_backend=hg_backend,
+            hg_pushing=hg_pushing,
+            hg_connections=Connections(),
             pipeline=Pipeline(
                 cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
             ),
@@ -201,14 +205,16 @@ class Runtime:
 
     async def close(self) -> None:
         """Stop what runs and write down what is only in memory."""
+        # First: runs that wait for a Mercurial server would do so for as long as it may be silent.
+        self.hg_connections.close()
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
+        backends = (self.hg_backend, self.hg_pushing)
+        await asyncio.gather(*(backend.close() for backend in backends if backend is not None))
         await self.publisher.close()
         if self.upstreams is not None:
             await self.upstreams.close()
-        if self.hg_backend is not None:
-            await self.hg_backend.close()
         await self.http.close()
         await self.cache.close()
         await self.store.close()

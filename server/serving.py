@@ -9,9 +9,11 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
@@ -27,6 +29,10 @@ BACKLOG: Final = 1024
 
 # How long requests that run may go on after we were told to stop.
 STOP_SECONDS: Final = 30.0
+
+# How long it may take after that until everything is written down and every thread has ended. The
+# program or server that a thread waits for may hang, and whoever told us to stop kills us then.
+CLOSE_SECONDS: Final = 8.0
 
 # How often it is looked whether a worker has died as it began.
 _LOOK_SECONDS: Final = 0.5
@@ -120,16 +126,43 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
         loop.add_reader(parent.sentinel, stopped.set)
     runtime = await Runtime.open(settings, access, Metrics(), index=index)
     try:
-        runner = make_runner(runtime, stop_seconds=STOP_SECONDS)
+        # aiohttp waits so long twice: for all requests, and then, without those whose bodies have
+        # not come by then, for their answers.
+        runner = make_runner(runtime, stop_seconds=STOP_SECONDS / 2)
         await runner.setup()
         await listen(runner, bound, settings.limits.request_time, BACKLOG)
         ready(settings.listen)
         await stopped.wait()
         await runner.cleanup()
+        _end_within(CLOSE_SECONDS)
     finally:
         if parent is not None:
             loop.remove_reader(parent.sentinel)
         await runtime.close()
+
+
+def _end_within(seconds: float) -> None:
+    """End this process then as a crash would, which loses nothing but work, if it has not ended."""
+
+    def end() -> None:
+        threads = {each.name for each in threading.enumerate() if not each.daemon}
+        names = ", ".join(sorted(threads - {threading.main_thread().name}))
+        _log.warning("ending now; what still runs is given up: %s", names or "what is written down")
+        _end_programs()
+        os._exit(0)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+
+
+def _end_programs() -> None:
+    """End the programs that we run, with what they started; each leads a group of its own."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for child in map(int, children.read_text().split()):
+            with suppress(ProcessLookupError):
+                if os.getpgid(child) == child:
+                    os.killpg(child, signal.SIGKILL)
 
 
 def _worker(settings: Settings, ready: multiprocessing.synchronize.Semaphore, index: bool) -> None:

@@ -38,6 +38,24 @@ def parse_duration(value: object) -> object:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+def read_duration(value: object) -> object:
+    """Read a duration as :func:`parse_duration` does, and refuse text that is none.
+
+    Raises:
+        ValueError: it is neither a number nor a number with a unit.
+    """
+    seconds = parse_duration(value)
+    if isinstance(seconds, str):
+        try:
+            float(seconds)
+        except ValueError:
+            raise ValueError(
+                f"{value!r} is no duration; write seconds, or a number with ms, s, m, h or d, such"
+                ' as "90s" or "2m"'
+            ) from None
+    return seconds
+
+
 def without_secrets(url: str) -> str:
     """``url`` as it may be shown: without what may be a password in it."""
     return _QUERY_OF_URL.sub("?***", _USER_OF_URL.sub(r"\g<1>***@", url))
@@ -71,7 +89,7 @@ def _is_base_url(value: str) -> bool:
 
 
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0, allow_inf_nan=False)]
+Duration = Annotated[float, BeforeValidator(read_duration), Field(ge=0, allow_inf_nan=False)]
 BaseUrl = Annotated[str, BeforeValidator(_http_url)]
 
 

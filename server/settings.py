@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -15,7 +16,13 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size
-from server.settings_upstreams import AccessSettings, MirrorSettings, UpstreamSettings, matches
+from server.settings_upstreams import (
+    AccessSettings,
+    MirrorSettings,
+    Pattern,
+    UpstreamSettings,
+    matches,
+)
 
 
 class DirectoryStoreSettings(Section):
@@ -216,7 +223,16 @@ class GitSettings(Section):
         return matches(name, self.push)
 
 
-HgVersion = Annotated[str, Field(pattern=r"^[0-9]{1,2}\.[0-9]{1,2}$")]
+_RELEASE_LINE: Final = re.compile(r"[0-9]{1,2}\.[0-9]{1,2}")
+
+
+def _release_line(value: str) -> str:
+    if _RELEASE_LINE.fullmatch(value) is None:
+        raise ValueError(f'{value!r} is no release line of Mercurial; write one such as "7.2"')
+    return value
+
+
+HgVersion = Annotated[str, AfterValidator(_release_line)]
 """A release line of Mercurial, such as ``7.2``."""
 
 
@@ -229,7 +245,8 @@ class HgSettings(Section):
     program: str = Field(
         "hg",
         min_length=1,
-        description="The Mercurial program that reads repositories: a name, or a path.",
+        description="The Mercurial program that reads repositories: a name that is looked for in"
+        " PATH, or an absolute path.",
     )
     streams: int = Field(
         4,
@@ -247,7 +264,7 @@ class HgSettings(Section):
         ("zstd-v2", "gzip-v2", "stream-v2"),
         description="Clone bundles that are made of each repository, in the order in which clients"
         " are told of them; they take the first that they can. `stream-v2` is for `hg clone"
-        " --stream`.",
+        " --stream`. Of an empty list none are made, and clones come inline.",
     )
     bundle_growth: float = Field(
         0.02,
@@ -265,7 +282,7 @@ class HgSettings(Section):
     min_changesets: int = Field(
         1, ge=1, description="Repositories with fewer changesets get no clone bundles."
     )
-    push: tuple[str, ...] = Field(
+    push: tuple[Pattern, ...] = Field(
         (), description="Repositories (shell patterns of served paths) that accept pushes."
     )
     inline_bundles: bool = Field(
@@ -290,6 +307,24 @@ class HgSettings(Section):
         description="Time for which the `hg serve` behind this server may say nothing in an"
         " answer; then it is given up, and started again if it does not answer at all.",
     )
+
+    @field_validator("program")
+    @classmethod
+    def _is_program(cls, value: str) -> str:
+        # hg is started in other directories than this one.
+        if "/" in value and not value.startswith("/"):
+            raise ValueError(
+                f"{value!r} is a relative path; write an absolute one, or a name that is in PATH"
+            )
+        return value
+
+    @field_validator("bundles")
+    @classmethod
+    def _are_different(cls, value: tuple[HgBundleKind, ...]) -> tuple[HgBundleKind, ...]:
+        twice = [kind for kind in value if value.count(kind) > 1]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is in it twice; write each kind once, in your order")
+        return value
 
     def may_push(self, name: str) -> bool:
         """Tell whether the repository served as ``name`` accepts pushes."""

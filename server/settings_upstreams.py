@@ -115,7 +115,7 @@ class TokenSettings(Section):
     )
     repositories: tuple[Pattern, ...] = Field(
         description="Repositories (shell patterns of served paths, with or without `.git`) that it"
-        " opens for reading, and for pushing where `git.push` lists them."
+        " opens for reading, and for pushing where `git.push` or `hg.push` lists them."
     )
 
     @model_validator(mode="after")

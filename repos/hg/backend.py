@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import time
 from collections.abc import Awaitable
 from concurrent.futures import Future
@@ -181,6 +183,10 @@ class Backend:
         run, self._run = self._run, None
         if run is not None:
             run.program.terminate()
+            if not run.program.ended.done():
+                with suppress(ProcessLookupError):
+                    # One that somebody stopped hears nothing before it goes on.
+                    os.killpg(run.program.pid, signal.SIGCONT)
             await _within(self._limits.stop, run.program.ended)
             run.program.kill()
             await _within(self._limits.stop, run.program.ended)

@@ -1,5 +1,5 @@
 # Law of this file: what `hg serve` is told. It serves what was placed for it, and nothing that it
-# finds by itself; only who may read our private file can ask it, and nobody's answer is compressed.
+# finds by itself; only who may read our private file can ask it, and what we ask is not compressed.
 #
 # Which repositories are served is known by repos/hg/discovery.py: hg would also search work trees,
 # git's objects, our own data directory and whatever a symbolic link leads to, at each request. So
@@ -36,8 +36,9 @@ _SHARES: Final = "0123456789abcdef"
 
 # These win over the configuration of a repository, and over that which HGRCPATH names.
 _SETTINGS: Final = (
-    # We compress once, and for all clients.
-    "server.compressionengines=none",
+    # For us, who compress once and for all clients; others are handed what zlib gives. Not every hg
+    # has zstd, and one that has not would refuse its name.
+    "server.compressionengines=zlib,none",
     # A repository that was placed just now is to be found now.
     "web.refreshinterval=-1",
     # One line for each request, with our secret in it.

@@ -7,7 +7,7 @@ import os
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -25,7 +25,7 @@ from repos.hg.index import HgIndex
 from repos.hg.nodes import Dag
 from repos.hg.program import Hg, HgFailed
 from repos.hg.state import State, decode, requirements_of, stamps_of, stored_changesets
-from repos.stamps import RACY_SECONDS, Stamp, is_racy
+from repos.stamps import RACY_SECONDS, Stamp, is_racy, stamp
 
 # What was hidden stays in the index until this much of it is: then it is built anew.
 HIDDEN_LEAST: Final = 1000
@@ -46,6 +46,10 @@ _UNSERVABLE: Final = {
     b"exp-revlogv2.2": "its revisions have more than version 02 of changegroups can say",
     b"shallow": "it is a shallow clone",
 }
+
+# Both names of one setting, and what of a truth value is no.
+_PULLS: Final = (b"web.allow-pull", b"web.allowpull")
+_NO: Final = frozenset((b"0", b"no", b"false", b"off", b"never"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ class Keeper:
 
     def stamps(self) -> tuple[tuple[int, int, int], ...]:
         """What differs as soon as the repository was changed."""
-        return stamps_of(self.hg_dir, self.hg.environ)
+        configuration = map(stamp, map(str, configuration_files(self.hg.environ)))
+        return (*stamps_of(self.hg_dir, self.hg.environ), *configuration)
 
     def check(self) -> None:
         """Ask whether the repository can be served, without reading what is in it.
@@ -181,21 +186,30 @@ class Keeper:
         self._refuse_restricted()
 
     def _refuse_restricted(self) -> None:
-        """Where a repository says who may read it, hgweb asks who somebody is. We do not know."""
-        if not any(_mentions_web(self.hg_dir / name) for name in ("hgrc", "hgrc-not-shared")):
+        """Where hg's configuration says who may read, hgweb asks who somebody is. We do not know.
+
+        hgweb heeds here also what a file says whose owner it does not trust.
+        """
+        own = (self.hg_dir / name for name in ("hgrc", "hgrc-not-shared"))
+        if not any(map(_mentions_web, chain(own, configuration_files(self.hg.environ)))):
             return  # asking hg costs a process
         try:
-            said = self.hg.run("config", "web", repository=self.hg_dir.parent)
+            said = self.hg.run("config", "--untrusted", "web", repository=self.hg_dir.parent)
         except HgFailed as failure:
             if failure.status != 1:  # which only says that there is nothing
                 raise
             return
         web = dict(line.partition(b"=")[::2] for line in said.splitlines())
-        if web.get(b"web.deny_read") or web.get(b"web.allow_read", b"*") not in {b"", b"*"}:
+        if (
+            web.get(b"web.deny_read")
+            or web.get(b"web.allow_read", b"*") not in {b"", b"*"}
+            or any(web.get(name, b"").lower() in _NO for name in _PULLS)
+        ):
             raise Unservable(
-                "this repository's hgrc says who may read it (web.allow_read or web.deny_read), and"
-                " this server does not know its users; let access.tokens or access.proxies decide,"
-                " and take those settings out"
+                "hg's configuration says who may read this repository (web.allow_read,"
+                " web.deny_read or web.allow-pull, in its hgrc or in HGRCPATH), and this server"
+                " does not know its users; let access.tokens or access.proxies decide, and take"
+                " those settings out"
             )
 
     # --- what is there ------------------------------------------------------------------
@@ -314,6 +328,21 @@ def _may_hide(stamps: tuple[Stamp, ...], now: float) -> Iterator[Stamp]:
     `stamps_of`).
     """
     return (each for each in stamps if each[0] / 1e9 <= now + RACY_SECONDS)
+
+
+def configuration_files(environ: Mapping[str, str]) -> Iterator[Path]:
+    """The files that HGRCPATH names, which hg reads for every repository; they may not be there.
+
+    hg finds them from the root directory, where we start it; of a directory it reads ``*.rc``.
+
+    Args:
+        environ: of which hg sees a part.
+    """
+    for name in environ.get("HGRCPATH", "").split(os.pathsep):
+        if name:
+            home = os.path.expanduser(name)  # noqa: PTH111 - leaves what it does not know
+            place = Path("/", os.path.expandvars(home))
+            yield from sorted(place.glob("*.rc")) if place.is_dir() else (place,)
 
 
 def _mentions_web(hgrc: Path) -> bool:

@@ -8,9 +8,11 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Final
@@ -35,12 +37,12 @@ _ERROR_LIMIT: Final = 64 << 10
 # Arguments of up to so many bytes go in headers, as stock clients send all of theirs: they are in
 # what proxies and caches look at. Python's server takes 100 headers, Apache 8 KiB in each, nginx
 # 32 KiB in all. Longer ones go in a body, which hgweb reads since 3.8 whether or not it offers it.
-_HEADERS: Final = 8 << 10
+POST_OVER: Final = 8 << 10
 
 _PIECE: Final = 64 << 10
 
 # Nothing is said of partial pulls: an answer with a part of what was asked for is nothing to keep.
-_PROTO: Final = f"0.1 0.2 comp={','.join(ENGINES)}"
+_PROTO: Final = "0.1 0.2 comp="
 
 _SAID: Final = {401: "unauthorized", 403: "forbidden", 404: "not found"}
 
@@ -63,6 +65,49 @@ class PeerFailed(Exception):  # noqa: N818 - what happened
     """The server gave no answer of the protocol, or half of one; the message is for the log."""
 
 
+class Connections:
+    """Connections of peers, in whatever threads, which can all be ended at once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End all, whatever is waited for on them; from now on peers ask nobody, and fail."""
+        with self._lock:
+            self._closed = True
+            for connection in self._open:
+                with suppress(OSError):  # the other side was faster
+                    # Not that of SSL, which would take its state from under who reads.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    def check(self) -> None:
+        """See that peers may ask.
+
+        Raises:
+            PeerFailed: all was closed.
+        """
+        if self._closed:
+            raise PeerFailed("this server stops, and asks nobody any more")
+
+    @contextmanager
+    def holding(self, connection: socket.socket) -> Iterator[None]:
+        """In this block, which does not close the connection, it is among those to be ended.
+
+        Raises:
+            PeerFailed: all was closed.
+        """
+        with self._lock:
+            self.check()
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+
 @dataclass(frozen=True, slots=True)
 class Peer:
     """A repository of a Mercurial server.
@@ -77,6 +122,10 @@ class Peer:
         header_length: the server's capability ``httpheader``: of one header line of arguments.
         ssl_context: for https; the default one otherwise.
         user_agent: how we call ourselves. Some servers know Mercurial's clients by theirs.
+        engines: that may compress a stream, the best first; we read any of ``ENGINES``.
+        post_over: bytes of arguments, encoded, that go in headers; more go in a body. None: all go
+            in headers, however many it takes.
+        connections: by which others can end what is asked.
     """
 
     base_url: str = field(repr=False)
@@ -87,6 +136,9 @@ class Peer:
     header_length: int = 1024
     ssl_context: ssl.SSLContext | None = field(default=None, repr=False)
     user_agent: str = "mercurial/proto-1.0 (Offramp)"
+    engines: tuple[str, ...] = ENGINES
+    post_over: int | None = POST_OVER
+    connections: Connections = field(default_factory=Connections, repr=False, compare=False)
 
     def call(
         self, command: str, arguments: Mapping[bytes, bytes] | None = None, *, limit: int = 0
@@ -133,17 +185,26 @@ class Peer:
     @contextmanager
     def _asked(self, command: str, arguments: Mapping[bytes, bytes]) -> Iterator[_Response]:
         where = f"{self._place} ({command})"
-        connection = self._connection()
-        try:
-            response = self._exchanged(connection, where, command, arguments)
-            try:
+        with ExitStack() as opened:
+            connection = opened.enter_context(closing(self._connected(where)))
+            # Ends first: what is closed is no longer anybody's to shut down.
+            with self.connections.holding(connection.sock):
+                response = self._exchanged(connection, where, command, arguments)
+                opened.enter_context(closing(response))
                 answer = _Response(where, response, self.silence)
                 answer.judge()
                 yield answer
-            finally:
-                response.close()
-        finally:
+
+    def _connected(self, where: str) -> HTTPConnection:
+        self.connections.check()
+        connection = self._connection()
+        try:
+            connection.connect()
+        except OSError as error:
             connection.close()
+            raise PeerFailed(f"{where}: no connection: {_words(error)}") from error
+        connection.sock.settimeout(self.silence)
+        return connection
 
     def _exchanged(
         self,
@@ -156,11 +217,6 @@ class Peer:
         path = urlsplit(self.base_url).path.rstrip("/")
         if self.repository:
             path += "/" + self.repository
-        try:
-            connection.connect()
-        except OSError as error:
-            raise PeerFailed(f"{where}: no connection: {_words(error)}") from error
-        connection.sock.settimeout(self.silence)
         try:
             connection.request(method, f"{path or '/'}?cmd={quote(command)}", body, headers)
             return connection.getresponse()
@@ -181,9 +237,9 @@ class Peer:
         if self.authorization is not None:
             headers["Authorization"] = self.authorization
         if command != "capabilities":  # asked before anybody knows what the other one speaks
-            headers["X-HgProto-1"] = _PROTO
+            headers["X-HgProto-1"] = _PROTO + ",".join(self.engines)
         said = urlencode(sorted(arguments.items()))
-        if len(said) > _HEADERS:
+        if self.post_over is not None and len(said) > self.post_over:
             headers["Content-Type"] = MERCURIAL_0_1
             headers["X-HgArgs-Post"] = str(len(said))
             return "POST", headers, said.encode("ascii")

@@ -64,6 +64,7 @@ class HgSnapshot:
         stream_unsettled: only this forbids a stream: when the store was counted, it had not as many
             changesets as are served. Somebody may just have been committing, and a snapshot that is
             taken anew allows it; or the store has some that are hidden, and none ever does.
+        store_served: the store has nothing that is not served.
         publishing: clients are told that everything is public.
         drafts: for each changeset of the index, 1 if it is a draft; empty if none is.
         hg_dir: the repository's ``.hg``.
@@ -83,6 +84,7 @@ class HgSnapshot:
     requirements: frozenset[bytes]
     stream_allowed: bool
     stream_unsettled: bool
+    store_served: bool
     publishing: bool
     drafts: bytes = field(repr=False)
     hg_dir: Path
@@ -123,6 +125,7 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
             sorted(requirements),
             sorted(told.capabilities),
             stream_allowed,
+            settled,
             _beside(hg_dir, told.keys[b"namespaces"]),
         ]
     )
@@ -140,6 +143,7 @@ def snapshot_of(kept: Kept, hg_dir: Path) -> HgSnapshot:
         requirements=requirements,
         stream_allowed=stream_allowed,
         stream_unsettled=unsettled,
+        store_served=settled,
         publishing=publishing,
         drafts=drafts,
         hg_dir=hg_dir,

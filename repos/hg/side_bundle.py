@@ -80,7 +80,7 @@ def _encode(snapshot: HgSnapshot, asked: SideRequest, heads: tuple[bytes, ...]) 
     parts = []
     if asked.bookmarks and snapshot.bookmarks:
         parts.append((Part(b"bookmarks", True, {}), [bookmarks_payload(snapshot.bookmarks)]))
-    for namespace in asked.listkeys:
+    for namespace in dict.fromkeys(asked.listkeys):
         keys = listkeys(snapshot, namespace) or b""
         parts.append((Part(b"listkeys", True, {b"namespace": namespace}), [keys]))
     if asked.phases:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -96,7 +96,7 @@ class Passing:
         query: str | None = None,
         body: bytes | None = None,
         edit: Callable[[bytes], bytes] | None = None,
-        further: tuple[str, ...] = (),
+        further: Mapping[str, str] | None = None,
         check: Callable[[aiohttp.ClientResponse], Awaitable[None]] | None = None,
     ) -> web.StreamResponse:
         """Ask the upstream what the client asked us, and stream its answer back.
@@ -111,8 +111,8 @@ class Passing:
                 credential is shown; then only what a fetch needs is taken of the client's headers.
             body: in place of the client's, if that was read already.
             edit: makes of the answer's body, which is then read whole, that which is returned.
-            further: how the names of headers begin, in lower case, that are sent beside those with
-                which a fetch is asked for, where ``query`` is given.
+            further: headers beside those with which a fetch is asked for, where ``query`` is
+                given.
             check: looks at an answer before it is handed back, and may raise what it means.
 
         Raises:
@@ -126,7 +126,8 @@ class Passing:
             headers = _sent(request, private_headers)
             query = request.raw_path.partition("?")[2]
         else:
-            headers = _asked(request, further)
+            headers = _asked(request)
+            headers.update(further or {})
         if authorization is not None:
             headers["Authorization"] = authorization
         if edit is not None:
@@ -246,18 +247,11 @@ def _sent(request: web.Request, private_headers: Iterable[str]) -> CIMultiDict[s
     )
 
 
-def _asked(request: web.Request, further: tuple[str, ...]) -> CIMultiDict[str]:
+def _asked(request: web.Request) -> CIMultiDict[str]:
     """What of a client's headers can change the answer to a fetch, and nothing else."""
-    asked = CIMultiDict(
+    return CIMultiDict(
         (name, value) for name in _FETCHES if (value := request.headers.get(name)) is not None
     )
-    if further:
-        asked.extend(
-            (name, value)
-            for name, value in request.headers.items()
-            if name.lower().startswith(further)
-        )
-    return asked
 
 
 def _body(request: web.Request, body: bytes | None) -> bytes | AsyncIterator[bytes] | None:

@@ -3,14 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
+import pytest
+
+from tests.hg.controlled import kept
+from tests.hg.v1.raw import bundle_arguments, put
+from tests.hg.v1.test_redirects_v1 import static
+from tests.server.asking import ask
 from tests.upstreams.clients import basic, bearer
 from tests.upstreams.conftest import Code
-from tests.upstreams.hg_scene import ANN, BOB, CHALLENGE, GETBUNDLE, PLACE, HgScene
+from tests.upstreams.hg_scene import ANN, BOB, CHALLENGE, GETBUNDLE, NAME, PLACE, HgScene
 
 TOKEN: Final = "0123456789abcdef-opens-all"
 ROBOT: Final = basic("robot", "the-robots-own-password")
+USER: Final = {"X-Forwarded-User": "ann"}
 CREDENTIAL: Final = {"username": "robot", "password": "the-robots-own-password"}
 
 
@@ -103,7 +114,7 @@ async def test_own_credential_pushes_nothing(code: Code) -> None:
     await at.ask("cmd=lookup&key=tip&%63md=unbundle&access-hidden=1", token)
     assert set(at.proxy.commands) == {"lookup"}
     paths = [each.path for each in at.proxy.exchanges]
-    assert paths == ["/?cmd=lookup&key=tip"] * 2
+    assert paths == ["/?cmd=lookup"] * 2
     assert not any("X-HTTP-Method-Override" in each.headers for each in at.proxy.exchanges)
 
 
@@ -116,6 +127,63 @@ async def test_refused_own_credential_is_no_challenge(code: Code) -> None:
         assert (reply.status, reply.headers["content-type"]) == (200, "application/hg-error")
         assert b"its operator can mend it" in reply.body
         assert "www-authenticate" not in reply.headers
+
+
+WRAPPINGS: Final[dict[str, Callable[[str], tuple[dict[str, str], bytes]]]] = {
+    "a header": lambda text: ({"X-HgArg_1": text}, b""),
+    "a body": lambda text: ({"X-HgArgs_Post": str(len(text))}, text.encode()),
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+async def test_own_credential_pushes_nothing_that_is_wrapped(code: Code, wrapping: str) -> None:
+    """Not in a header or body either that we do not read, and a server of WSGI does."""
+    at = await code(place={"auth": "none", "credential": CREDENTIAL}, hg={"push": ["*"]})
+    at.proxy.readers = {ROBOT: 200}
+    node = await at.upstream_hg("log", "-r", "tip", "-T", "{node}")
+    words = f"pushkey namespace=bookmarks,key=smuggled,old=,new={node}"
+    extra, body = WRAPPINGS[wrapping](urlencode({"cmds": words}))
+    fields = {"Content-Type": "application/mercurial-0.1", **extra}
+    for query in ("cmd=batch&cmds=hello+", "cmd=branches&nodes=", "cmd=lookup&key=tip"):
+        await ask(at.served, "POST", f"{PLACE}?{query}", body, fields)
+    assert {each.authorization for each in at.proxy.exchanges} == {ROBOT}
+    assert "smuggled" not in await at.upstream_hg("bookmarks")
+    # Nearer to the upstream it would be one.
+    near = replace(at.served, url=at.proxy.url)
+    fields["Authorization"] = ROBOT
+    await ask(near, "POST", "/?cmd=batch&cmds=hello+", body, fields)
+    assert "smuggled" in await at.upstream_hg("bookmarks")
+
+
+@pytest.mark.parametrize("auth", ["proxy", "none"])
+async def test_who_a_proxy_lets_in_is_not_sent_away(code: Code, auth: str, tmp_path: Path) -> None:
+    """Its client would show the password, which we do not see, at the place of the content."""
+    access = {"proxies": ["127.0.0.1"]} if auth == "proxy" else {}
+    async with static(tmp_path / "data" / "store") as place:
+        at = await code(
+            place={"auth": auth, "credential": CREDENTIAL, "public": True},
+            access=access,
+            targets=[{"type": "http", "base_url": place}],
+            hg={"redirect_getbundle": "on"},
+        )
+        head = (await put(at.served, "heads", extra=USER, repository=NAME)).string.decode().strip()
+        asked = bundle_arguments(head)
+        replies = [
+            (await put(at.served, "getbundle", asked, USER, repository=NAME)).reply
+            for _ in range(2)
+        ]
+    assert [reply.status for reply in replies] == [200 if auth == "proxy" else 302] * 2
+    assert at.proxy.commands["getbundle"] == 1
+
+
+async def test_a_bare_changegroup_is_kept_for_nobody(code: Code) -> None:
+    """Nothing in it says that it is whole: each is the upstream's own answer."""
+    at = await code()
+    for count in (1, 2):
+        reply = await at.ask("cmd=getbundle")
+        assert (reply.status, reply.whole) == (200, True)
+        assert at.proxy.commands["getbundle"] == count
+    assert not [path for path in kept(at.served) if "records" in path.parts]
 
 
 async def test_push_by_the_callers_own_credential(code: Code) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
+from collections.abc import Collection, Mapping
 from typing import Final
 from urllib.parse import urlencode
 
@@ -13,6 +15,7 @@ from server.git.requests import body_of
 from server.hg.v1.getbundle import Asked
 from wire.hg.v1.requests import (
     COMMANDS,
+    BadRequest,
     BatchCall,
     client_version,
     posted_length,
@@ -24,22 +27,23 @@ from wire.hg.v1.requests import (
 # Bytes of arguments that are read in the event loop; more would stop it for too long.
 _QUICK: Final = 64 << 10
 
+# What a client says of how it takes an answer, and of a push that follows.
+PASSED: Final = frozenset(("accept", "content-type", "user-agent"))
+_PROTOCOL: Final = re.compile(r"X-HgProto-[1-9][0-9]?", re.IGNORECASE)
+
+_CREDENTIALS: Final = frozenset(("authorization", "cookie", "proxy-authorization"))
+
 # What a header has beside its name and value.
 _AROUND: Final = len(": \r\n")
 
 
-async def read_asked(
-    request: web.Request, command: str, request_time: float
-) -> tuple[Asked, bytes | None]:
-    """Read a request, and its body if there are arguments in it.
+async def read_asked(request: web.Request, command: str, request_time: float) -> Asked:
+    """Read a request, and its body if there are arguments in it; then nothing else is.
 
     Args:
         request: of the client.
         command: that it names.
         request_time: seconds in which its body must be here.
-
-    Returns:
-        What it asks, and its body if that was read.
 
     Raises:
         BadRequest: it is malformed.
@@ -47,38 +51,58 @@ async def read_asked(
     headers = list(request.headers.items())
     body = None
     if posted_length(headers) is not None:
+        if command in COMMANDS and COMMANDS[command].permission == "push":
+            raise BadRequest("the arguments of a push come in headers")
         body = await body_of(request, request_time)
     query = request.raw_path.partition("?")[2]
     size = len(query) + len(body or b"") + sum(len(name) + len(value) for name, value in headers)
     read = functools.partial(_read, command, query, headers, body or b"")
-    return (read() if size <= _QUICK else await asyncio.to_thread(read)), body
+    return read() if size <= _QUICK else await asyncio.to_thread(read)
 
 
-def pushes(asked: Asked) -> bool:
-    """Whether a command, or one of a batch, changes the repository."""
-    return any(
+def writes(request: web.Request, asked: Asked) -> bool:
+    """Whether a command, or one of a batch, changes the repository, or may.
+
+    What a command of an extension does, hg alone knows: what reads is asked for with GET.
+    """
+    unknown = any(call.name not in COMMANDS for call in asked.calls)
+    return (unknown and request.method == "POST") or any(
         call.name in COMMANDS and COMMANDS[call.name].permission == "push" for call in asked.calls
     )
 
 
-def query_of(request: web.Request, command: str, *, without: bytes | None = None) -> str:
-    """A query that asks for ``command``, with those of the arguments that are not in headers.
+HIDDEN: Final = b"access-hidden"
+"""By this argument, in the query alone, a client asks for changesets that are hidden."""
 
-    It is written anew: of a command that is named twice, one server takes the first and another one
-    the last.
+
+def headers_of(
+    request: web.Request,
+    arguments: Mapping[bytes, bytes],
+    length: int,
+    others: Collection[str] = PASSED,
+) -> dict[str, str]:
+    """Headers by which somebody else is asked what was judged here, and nothing else.
+
+    Arguments are written anew: servers take more names for a header of arguments than we read (for
+    WSGI, ``_`` is ``-``), and one that nobody judged could be a push.
 
     Args:
         request: of the client.
-        command: that was judged.
-        without: an argument that is left out.
-
-    Raises:
-        BadRequest: the client's query is malformed.
+        arguments: that were judged.
+        length: bytes that one line of arguments may have.
+        others: names of headers, in lower case, that are handed on as they are.
     """
-    found = read_arguments(request.raw_path.partition("?")[2], [], b"")
-    if without is not None:
-        found.pop(without, None)
-    return urlencode([(b"cmd", command.encode()), *found.items()])
+    found = {name: value for name, value in request.headers.items() if name.lower() in others}
+    found |= {
+        name: value
+        for name, value in request.headers.items()
+        if _PROTOCOL.fullmatch(name) is not None
+    }
+    said = urlencode(sorted(arguments.items()))
+    size = max(length - len("X-HgArg-000: \r\n"), 1)
+    for number, start in enumerate(range(0, len(said), size), 1):
+        found[f"X-HgArg-{number}"] = said[start : start + size]
+    return found
 
 
 def _read(command: str, query: str, headers: list[tuple[str, str]], body: bytes) -> Asked:
@@ -93,6 +117,6 @@ def _read(command: str, query: str, headers: list[tuple[str, str]], body: bytes)
         read_protocol(headers),
         client_version(agents[0] if agents else ""),
         sum(len(name) + len(value) + _AROUND for name, value in headers),
-        "authorization" in names or "cookie" in names,
+        bool(names & _CREDENTIALS),
         calls,
     )

@@ -7,14 +7,17 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from aiohttp import web
 
+from cache.entities import OpenEntity
 from cache.errors import CacheUnavailable, RunFailed
+from indexer.catalog import CloneBundle
+from redirects.acceptance import ACCEPTS_NOTHING, Acceptance
 from repos.hg.backend import Backend, BackendFailed
 from repos.hg.peer import Peer, PeerFailed, PeerRefused
 from repos.hg.repository import HgSnapshot
@@ -35,7 +38,7 @@ from server.hg.v1.getbundle import (
 )
 from server.hg.v1.passing import Behind
 from server.hg.v1.running import Streaming, Superseded
-from server.hg.v1.words import ENGINES
+from server.hg.v1.words import ENGINES, streams
 from server.outcome import Outcome
 from server.runtime import Runtime
 from stores.entity import Entity
@@ -77,8 +80,10 @@ class Bundling:
         if side is not None:
             return replies.stream(side, framing)
         settings = self.runtime.settings
-        if wanted.stream and not (settings.hg.stream_clones and snapshot.stream_allowed):
-            # What is hidden in a store would be in a record, and stay there when it is stripped.
+        if wanted.stream and not streams(snapshot, settings.hg):
+            return replies.refused(request, "streaming is not allowed here; clone without --stream")
+        if not wanted.bundle2:
+            # Nothing in a bare changegroup of version 01 says that the server failed in its middle.
             return await behind.answer()
         question = _question(wanted, snapshot)
         command = GetBundleCommand(
@@ -87,9 +92,7 @@ class Bundling:
             question=question,
             framing=framing,
             compute=self._run(behind, wanted, question, framing),
-            acceptance=acceptance_of(
-                wanted, framing, asked, settings.hg, await self._begun_with(repository.name)
-            ),
+            acceptance=await self._acceptance(wanted, framing, asked, repository.name),
             client=client_of(request, settings.public_url, settings.listen),
             audience=self.runtime.access_rules.audience,
             observe=functools.partial(
@@ -97,6 +100,15 @@ class Bundling:
             ),
         )
         return await self.respond(request, command, behind.answer)
+
+    async def _acceptance(
+        self, wanted: GetBundle, framing: Framing, asked: Asked, name: str
+    ) -> Acceptance:
+        settings = self.runtime.settings
+        if settings.access.auth == "proxy":
+            # Who was let in by a proxy shows a password, though not to us.
+            return ACCEPTS_NOTHING
+        return acceptance_of(wanted, framing, asked, settings.hg, await self._begun_with(name))
 
     async def _begun_with(self, name: str) -> frozenset[frozenset[str]]:
         """The heads of clone bundles that clients may have begun with.
@@ -127,8 +139,8 @@ class Bundling:
                 raise ConnectionResetError(str(no)) from no
             if no.status == 200:
                 return replies.refused(request, no.text)
-            _log.error("request %s: who was asked says %s", exchange.request_id, no)
-            return replies.failed(request)
+            # It may be said to another caller's credential, whose run this was.
+            return await instead()
         except (CacheUnavailable, Superseded) as error:
             if exchange.begun:
                 raise ConnectionResetError(str(error)) from error
@@ -139,6 +151,31 @@ class Bundling:
                 raise ConnectionResetError(str(error)) from error
             _log.error("request %s: %s", exchange.request_id, error)
             return replies.failed(request)
+
+    async def at_hand(self, bundles: Sequence[CloneBundle]) -> frozenset[str]:
+        """Ids of those whose content this server has, or has fetched from the store in time.
+
+        Of what is not here, the first in the settings' order is fetched: it is what clients take.
+        """
+        kinds = self.runtime.settings.hg.bundles
+        wanted = sorted((b for b in bundles if b.kind in kinds), key=lambda b: kinds.index(b.kind))
+        found = {bundle.id for bundle in wanted if self._is_here(bundle.entity)}
+        if wanted and wanted[0].id not in found and not self.runtime.health.is_store_down:
+            fetching = asyncio.ensure_future(self.runtime.pipeline.open(wanted[0].entity))
+            fetching.add_done_callback(_closed)
+            done, _ = await asyncio.wait(
+                {fetching}, timeout=self.runtime.settings.redirect.max_wait
+            )
+            if done and self._is_here(wanted[0].entity):
+                found.add(wanted[0].id)
+        return frozenset(found)
+
+    def _is_here(self, entity: Entity) -> bool:
+        opened = self.runtime.cache.entities.open(entity.digest, entity.size)
+        if opened is not None:
+            opened.close()
+            return True
+        return self.runtime.store.local_path(entity.digest) is not None
 
     async def send_inline(
         self, request: web.Request, entity: Entity, framing: Framing
@@ -170,7 +207,12 @@ class Bundling:
                 base = in_loop(loop, backend.url(repository.path))
             except (BackendFailed, NoAnswer, RuntimeError) as error:
                 raise PeerFailed(f"hg serve: {error}") from error
-            return Peer(base, silence=silence)
+            return Peer(
+                base,
+                silence=silence,
+                engines=("none",),
+                connections=self.runtime.hg_connections,
+            )
 
         def unchanged() -> bool:
             async def look() -> bool:
@@ -210,9 +252,17 @@ def in_loop(loop: asyncio.AbstractEventLoop, question: Coroutine[object, object,
         try:
             return answer.result(_LOOK)
         except NoAnswer:
-            if loop.is_closed() or time.monotonic() > until:
+            if answer.done() or loop.is_closed() or time.monotonic() > until:
                 answer.cancel()
                 raise
+
+
+def _closed(fetching: asyncio.Future[OpenEntity | None]) -> None:
+    """Who waits looks for the file itself, or has gone."""
+    if not fetching.cancelled() and fetching.exception() is None:
+        opened = fetching.result()
+        if opened is not None:
+            opened.close()
 
 
 def _suspect(backend: Backend, loop: asyncio.AbstractEventLoop) -> None:

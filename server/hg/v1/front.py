@@ -23,16 +23,16 @@ from repos.hg.repository import HgRepository, HgSnapshot
 from server.exchange import EXCHANGE, client_of
 from server.hg.responding import retrieved
 from server.hg.v1 import replies, small
-from server.hg.v1.asked import pushes, read_asked
+from server.hg.v1.asked import read_asked
 from server.hg.v1.bundling import Bundling
 from server.hg.v1.getbundle import DIALECT, Asked
 from server.hg.v1.manifests import entries, usable
 from server.hg.v1.passing import Behind, NoBackend
-from server.hg.v1.words import capabilities, edited
+from server.hg.v1.words import capabilities, edited, streams
 from server.outcome import Outcome
 from server.runtime import Runtime
 from wire.hg.v1.manifest import INLINE_SCHEME, encode_manifest
-from wire.hg.v1.media import choose
+from wire.hg.v1.media import MERCURIAL_0_1, choose
 from wire.hg.v1.requests import COMMANDS, BadRequest
 
 _log = logging.getLogger("offramp.hg")
@@ -43,6 +43,9 @@ PATIENCE: Final = 5.0
 
 # Repositories of which is remembered which clone bundles may be named.
 _REPOSITORIES: Final = 1024
+
+# That streaming is not allowed.
+_NO_STREAM: Final = b"1\n"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -92,13 +95,13 @@ class Front:
         exchange.command = command if command in COMMANDS else "unknown"
         try:
             limit = self.runtime.settings.limits.request_time
-            asked, body = await read_asked(request, command, limit)
-            behind = Behind(self.runtime, request, lookups.repository, command, body)
+            asked = await read_asked(request, command, limit)
+            behind = Behind(self.runtime, request, lookups.repository, asked)
             question = _Question(request, lookups, asked, behind)
             refusal = self._refusal(question)
             if refusal is not None:
                 return replies.refused(request, refusal)
-            if pushes(asked):
+            if behind.writes:
                 return await self._push(behind)
             return await self._pull(question)
         except BadRequest as bad:
@@ -109,19 +112,15 @@ class Front:
 
     def _refusal(self, question: _Question) -> str | None:
         """Why this may not be asked."""
-        settings, name = self.runtime.settings.hg, question.name
-        if settings.may_push(name):
-            return None
-        if pushes(question.asked):
+        name, asked = question.name, question.asked
+        # What a command of an extension does, hg knows; the one who is asked takes no pushes.
+        if asked.command not in COMMANDS and _NAME.fullmatch(asked.command) is None:
+            return f"unknown command {asked.command[:100]!r}"
+        if question.behind.writes and not self.runtime.settings.hg.may_push(name):
             return (
                 f"pushing to '{name}' through this server is not enabled; push to where the"
                 " repository lives, or have the operator list it in hg.push"
             )
-        # What a command of an extension does, hg knows, and who may send it. But if the program
-        # behind us takes pushes for one repository, it does so for all.
-        unknown = [c.name for c in question.asked.calls if c.name not in COMMANDS]
-        if any(_NAME.fullmatch(command) is None or settings.push for command in unknown):
-            return f"unknown command {unknown[0][:100]!r}"
         return None
 
     async def _push(self, behind: Behind) -> web.StreamResponse:
@@ -153,6 +152,8 @@ class Front:
             "clonebundles_manifest": self._manifest,
             "get_cached_bundle_inline": self._inline_bundle,
             "getbundle": self._getbundle,
+            "hello": self._hello,
+            "stream_out": self._stream_out,
         }
 
     async def _without_index(self, question: _Question) -> web.StreamResponse:
@@ -180,16 +181,27 @@ class Front:
     async def _capabilities(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         return replies.string(await self.capabilities(question.name, snapshot))
 
+    async def _hello(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        return replies.string(
+            b"capabilities: %b\n" % await self.capabilities(question.name, snapshot)
+        )
+
+    async def _stream_out(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        """The store's files, as clients before 3.5 copy them."""
+        if streams(snapshot, self.runtime.settings.hg):
+            return await question.behind.answer()
+        return replies.string(_NO_STREAM)
+
     async def _small(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         asked = question.asked
         try:
-            found = await small.answer(question.lookups, snapshot, asked.calls)
+            found = await small.answer(question.lookups, snapshot, asked)
         except small.NotOurs:
             return await question.behind.answer()
         except HgFailed as failure:
             _log.error("%s: %s", question.name, " ".join(str(failure).split()))
             return await question.behind.answer()
-        return replies.string(found[0] if asked.command != "batch" else small.joined(found))
+        return replies.string(found)
 
     @staticmethod
     async def _pass(question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
@@ -213,6 +225,7 @@ class Front:
         runtime, settings, asked = self.runtime, self.runtime.settings, question.asked
         bundles = await self._bundles(question.name, snapshot)
         modern = asked.command != "clonebundles"
+        inline = modern and settings.hg.inline_bundles
         found = list(
             entries(
                 runtime,
@@ -220,7 +233,7 @@ class Front:
                 client_of(question.request, settings.public_url, settings.listen),
                 runtime.access_rules.audience,
                 version=asked.version,
-                inline=modern and settings.hg.inline_bundles,
+                inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",
             )
         )
@@ -236,7 +249,9 @@ class Front:
         wanted = asked.arguments.get(b"path", b"").decode("ascii", "replace")
         for bundle in await self._bundles(question.name, snapshot):
             if bundle.id == wanted and self.runtime.settings.hg.inline_bundles:
-                framing = choose(asked.protocol, ("none", "zlib"), uncompressed=True)
+                framing = choose(asked.protocol, uncompressed=True)
+                if framing.media_type == MERCURIAL_0_1:
+                    return replies.refused(request, "this client takes no clone bundle so")
                 return await self.bundling.send_inline(request, bundle.entity, framing)
         return replies.refused(request, f"there is no clone bundle {wanted[:100]!r}; clone again")
 

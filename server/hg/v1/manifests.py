@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -44,7 +44,7 @@ def entries(
     audience: Audience,
     *,
     version: tuple[int, int] | None,
-    inline: bool,
+    inline: Collection[str],
     fingerprints: bool,
 ) -> Iterator[Entry]:
     """The lines of a manifest, in the order of `hg.bundles`, and for each the targets in theirs.
@@ -55,14 +55,15 @@ def entries(
         client: who asks.
         audience: for whom the repository's content is.
         version: of the client; None if it does not say.
-        inline: it takes bundles from this server in the protocol, where no target suits it.
+        inline: ids of those that this server can send in the protocol, to a client that takes
+            them so, where no target suits it.
         fingerprints: it knows what a store's fingerprint is.
     """
     for bundle in _in_order(bundles, runtime.settings.hg.bundles):
         if bundle.store_fingerprint is not None and not fingerprints:
             continue
         found = list(_located(runtime, bundle, client, audience, version))
-        if not found and inline:
+        if not found and bundle.id in inline:
             found = [Entry(INLINE_SCHEME + bundle.id, tuple(_about(bundle, version)))]
         yield from found
 

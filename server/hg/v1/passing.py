@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
+from urllib.parse import quote, urlencode
 
 import aiohttp
 from aiohttp import web
@@ -19,7 +20,8 @@ from repos.hg.repository import HgRepository
 from server.exchange import EXCHANGE
 from server.git.answers import NO_CACHE
 from server.hg.v1 import replies
-from server.hg.v1.asked import query_of
+from server.hg.v1.asked import PASSED, headers_of, writes
+from server.hg.v1.getbundle import Asked
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Sender
@@ -28,12 +30,12 @@ from wire.hg.v1.media import HG_ERROR, MERCURIAL_0_1, MERCURIAL_0_2, BadAnswer
 
 _log = logging.getLogger("offramp.hg")
 
-# By these a client says what it asks, and how it wants it answered.
-_ASKED: Final = ("accept", "content-type", "content-length", "user-agent", "vary")
-_OWN: Final = ("x-hgarg", "x-hgproto")
-
 # Seconds in which a program on this machine takes a connection.
 _CONNECT: Final = 10.0
+
+# Bytes of a line of arguments; hgweb takes lines of 64 KiB, and 100 of them.
+_LINE: Final = 8000
+_PUSHED: Final = frozenset(("content-length",))
 _MEDIA_TYPES: Final = frozenset((MERCURIAL_0_1, MERCURIAL_0_2, HG_ERROR))
 # By this status hgweb says that it does not know a command, or cannot read its arguments.
 _NO_COMMAND: Final = 400
@@ -61,26 +63,31 @@ class Behind:
         runtime: of the server.
         request: of the client.
         repository: that it is for.
-        command: that it asks.
-        body: of the request, if it was read.
+        asked: what it asks.
     """
 
     runtime: Runtime
     request: web.Request
     repository: HgRepository
-    command: str
-    body: bytes | None
+    asked: Asked
 
     @property
     def backend(self) -> Backend:
-        """The program.
+        """The program: of two, one takes pushes, and is asked for nothing but those.
 
         Raises:
             NoBackend: no repositories of this machine are served.
         """
-        if self.runtime.hg_backend is None:
+        runtime = self.runtime
+        found = runtime.hg_pushing if self.writes else runtime.hg_backend
+        if found is None:
             raise NoBackend("no repositories of this machine are served")
-        return self.runtime.hg_backend
+        return found
+
+    @property
+    def writes(self) -> bool:
+        """It changes the repository, or may."""
+        return writes(self.request, self.asked)
 
     async def answer(self, silence: float | None = None) -> web.StreamResponse:
         """Ask what the client asked, and hand the answer back.
@@ -130,13 +137,22 @@ class Behind:
 
     async def _handed_back(self, url: str, silence: float) -> web.StreamResponse:
         request, limits = self.request, self.runtime.settings.limits
-        body: bytes | AsyncIterator[bytes] | None = self.body
-        if body is None and request.can_read_body:
-            body = _pieces(request, limits.push_body)
+        command, arguments = self.asked.command, self.asked.arguments
+        body: bytes | AsyncIterator[bytes]
+        if self.writes:
+            headers = headers_of(request, arguments, _LINE, _PUSHED | PASSED)
+            if "Content-Encoding" in request.headers:
+                headers.pop("Content-Length", None)
+            body = _pieces(request, limits.push_body) if request.can_read_body else b""
+        else:
+            said = urlencode(sorted(arguments.items())).encode("ascii")
+            headers = headers_of(request, {}, _LINE, PASSED - {"content-type"})
+            headers |= {"Content-Type": MERCURIAL_0_1, "X-HgArgs-Post": str(len(said))}
+            body = said
         async with self.runtime.http.request(
-            request.method,
-            URL(f"{url}?{query_of(request, self.command)}", encoded=True),
-            headers=_headers(request),
+            request.method if self.writes else "POST",
+            URL(f"{url}?cmd={quote(command)}", encoded=True),
+            headers=headers,
             data=body,
             allow_redirects=False,
             skip_auto_headers=("Accept", "Accept-Encoding", "User-Agent", "Content-Type"),
@@ -144,8 +160,8 @@ class Behind:
         ) as answer:
             if answer.content_type not in _MEDIA_TYPES:
                 return await self._page(answer)
-            headers = {**NO_CACHE, "Content-Type": answer.headers["Content-Type"]}
-            response = web.StreamResponse(status=answer.status, headers=headers)
+            told = {**NO_CACHE, "Content-Type": answer.headers["Content-Type"]}
+            response = web.StreamResponse(status=answer.status, headers=told)
             response.content_length = answer.content_length
             sender = Sender(request, response, limits.stall_time)
             try:
@@ -161,7 +177,7 @@ class Behind:
         """A page for people: its words are none of a client's business."""
         await _drained(answer)
         if answer.status == _NO_COMMAND:
-            return replies.refused(self.request, f"unknown command {self.command!r}")
+            return replies.refused(self.request, f"unknown command {self.asked.command!r}")
         if answer.status in _REFUSALS:
             return replies.refused(self.request, _REFUSALS[answer.status])
         _log.warning(
@@ -177,14 +193,6 @@ async def _drained(answer: aiohttp.ClientResponse) -> None:
     """Read the rest of a short page, so that whoever writes it ends well."""
     async for _ in answer.content.iter_chunked(_PIECE):
         await asyncio.sleep(0)
-
-
-def _headers(request: web.Request) -> dict[str, str]:
-    return {
-        name: value
-        for name, value in request.headers.items()
-        if name.lower() in _ASKED or name.lower().startswith(_OWN)
-    }
 
 
 async def _pieces(request: web.Request, limit: int) -> AsyncIterator[bytes]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -10,6 +11,7 @@ from repos.hg import v1_answers
 from repos.hg.errors import CommandError
 from repos.hg.lookup import Lookups
 from repos.hg.repository import HgSnapshot
+from server.hg.v1.getbundle import Asked
 from wire.hg.v1.requests import BadRequest, BatchCall, join_batch, read_nodes
 
 SMALL: Final = frozenset({"heads", "known", "lookup", "branchmap", "listkeys"})
@@ -19,27 +21,31 @@ SMALL: Final = frozenset({"heads", "known", "lookup", "branchmap", "listkeys"})
 _STARTS: Final = 4
 
 
+# Bytes of the answer to a batch: that of a hundred thousand heads is 4 MiB.
+LONGEST: Final = 64 << 20
+# What takes no longer to join than the event loop may be stopped.
+_QUICK: Final = 1 << 20
+
+_Call = tuple[str, tuple[tuple[bytes, bytes], ...]]
+
+
 class NotOurs(Exception):  # noqa: N818 - what it is
     """This is answered by hg alone."""
 
 
-def joined(answers: Sequence[bytes]) -> bytes:
-    """The answer to a batch."""
-    return join_batch(answers)
-
-
-async def answer(lookups: Lookups, snapshot: HgSnapshot, calls: Sequence[BatchCall]) -> list[bytes]:
-    """The answers to small commands, in their order.
+async def answer(lookups: Lookups, snapshot: HgSnapshot, asked: Asked) -> bytes:
+    """The answer to a small command, or to a batch of them.
 
     Args:
         lookups: of the repository.
         snapshot: what it serves.
-        calls: what is asked.
+        asked: what is asked.
 
     Raises:
-        BadRequest: one of them is malformed.
+        BadRequest: a command is malformed, or the answer would be too long.
         NotOurs: it is for hg to answer.
     """
+    calls = asked.calls
     if any(call.name not in SMALL for call in calls):
         raise NotOurs
     unknown = {
@@ -49,7 +55,40 @@ async def answer(lookups: Lookups, snapshot: HgSnapshot, calls: Sequence[BatchCa
     }
     if len(unknown) > _STARTS:
         raise NotOurs
-    return [await _answer(lookups, snapshot, call) for call in calls]
+    found: dict[_Call, bytes] = {}
+    size = 0
+    for call in calls:
+        each = _distinct(call)
+        if each not in found:
+            found[each] = await _answer(lookups, snapshot, call)
+        size = check_length(size + len(found[each]))
+    if asked.command != "batch":
+        return found[_distinct(calls[0])]
+    return await joined([found[_distinct(call)] for call in calls], size)
+
+
+def check_length(size: int) -> int:
+    """See that the answers to a batch are not longer than anybody needs.
+
+    Raises:
+        BadRequest: they are: the same was asked again and again.
+    """
+    if size > LONGEST:
+        raise BadRequest(
+            f"the answer to this batch is longer than {LONGEST >> 20} MiB; ask for less"
+        )
+    return size
+
+
+async def joined(answers: Sequence[bytes], size: int) -> bytes:
+    """The answer to a batch, of those to its commands, ``size`` bytes in all."""
+    if size <= _QUICK:
+        return join_batch(answers)
+    return await asyncio.to_thread(join_batch, answers)
+
+
+def _distinct(call: BatchCall) -> _Call:
+    return call.name, tuple(sorted(call.arguments.items()))
 
 
 async def _answer(lookups: Lookups, snapshot: HgSnapshot, call: BatchCall) -> bytes:

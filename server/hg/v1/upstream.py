@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final, Self
+from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import web
@@ -21,8 +22,8 @@ from repos.hg.peer import Peer
 from server.access.rules import upstream_audience
 from server.exchange import EXCHANGE, client_of
 from server.git.callers import Answered, Caller, caller_of, refusal
-from server.hg.v1 import replies
-from server.hg.v1.asked import pushes, query_of, read_asked
+from server.hg.v1 import replies, small
+from server.hg.v1.asked import HIDDEN, headers_of, read_asked, writes
 from server.hg.v1.bundling import Bundling, in_loop
 from server.hg.v1.getbundle import DIALECT, GETBUNDLE, Asked, GetBundleCommand, acceptance_of
 from server.hg.v1.running import Streaming
@@ -37,19 +38,12 @@ from server.upstreams.routes import Remote
 from server.upstreams.upstreams import Upstreams
 from wire.hg.v1.getbundle import GetBundle, argument_bytes
 from wire.hg.v1.media import Framing, choose
-from wire.hg.v1.requests import COMMANDS, BadRequest, join_batch
+from wire.hg.v1.requests import COMMANDS, BadRequest, read_arguments
 
 _log = logging.getLogger("offramp.hg")
 
-# In which a client says what it asks, and how it wants it answered.
-_OWN_HEADERS: Final = ("x-hgarg", "x-hgproto-")
-
 # A command of an extension.
 _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-
-# By this a client asks for changesets that are hidden, in the query alone. An upstream that lets
-# some users do that decides by the credential.
-_HIDDEN: Final = b"access-hidden"
 
 # What an answer depends on in these is in a view.
 _VIEWED: Final = frozenset({b"bookmarks", b"namespaces", b"phases"})
@@ -65,12 +59,11 @@ class _Question:
     remote: Remote
     caller: Caller
     asked: Asked
-    body: bytes | None
 
     @property
     def writes(self) -> bool:
-        """It changes the repository, or may: what reads is asked for with GET."""
-        return pushes(self.asked) or (self.is_unknown and self.request.method == "POST")
+        """It changes the repository, or may."""
+        return writes(self.request, self.asked)
 
     @property
     def is_unknown(self) -> bool:
@@ -79,9 +72,21 @@ class _Question:
 
     @property
     def query(self) -> str:
-        """The command, once, with those of the arguments that are not in headers."""
-        hidden = None if self.remote.upstream.auth == "upstream" else _HIDDEN
-        return query_of(self.request, self.asked.command, without=hidden)
+        """The command; its arguments go in headers.
+
+        By one word in the query a client asks for what is hidden. An upstream that lets some users
+        do that decides by the credential, which must be theirs.
+        """
+        found = [("cmd", self.asked.command)]
+        if self.remote.upstream.auth == "upstream":
+            said = read_arguments(self.request.raw_path.partition("?")[2], [], b"")
+            found += [(HIDDEN.decode(), said[HIDDEN].decode("latin-1"))] if HIDDEN in said else []
+        return urlencode(found)
+
+    def headers(self, length: int) -> dict[str, str]:
+        """What it is asked with; see :func:`headers_of`."""
+        said = {name: value for name, value in self.asked.arguments.items() if name != HIDDEN}
+        return headers_of(self.request, said, length, ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +123,9 @@ class UpstreamFront:
             caller = caller_of(self.runtime, self.upstreams, request, remote)
             if request.method not in {"GET", "POST"}:
                 raise web.HTTPMethodNotAllowed(request.method, ("GET", "POST"))
-            asked, body = await read_asked(
-                request, command, self.runtime.settings.limits.request_time
-            )
-            return await self._answer(_Question(request, remote, caller, asked, body))
+            limit = self.runtime.settings.limits.request_time
+            asked = await read_asked(request, command, limit)
+            return await self._answer(_Question(request, remote, caller, asked))
         except Answered as answered:
             return answered.response
         except BadRequest as bad:
@@ -142,7 +146,7 @@ class UpstreamFront:
             if not caller.passes or _NAME.fullmatch(command) is None:
                 return replies.refused(question.request, f"unknown command {command[:100]!r}")
             return await self._pass(question, caller.own, check=_told_as_it_is)
-        if question.remote.upstream.auth == "upstream" and _HIDDEN in question.asked.arguments:
+        if question.remote.upstream.auth == "upstream" and HIDDEN in question.asked.arguments:
             return await self._pass(question, caller.shown)
         match command:
             case "capabilities":
@@ -164,14 +168,18 @@ class UpstreamFront:
         check: Callable[[aiohttp.ClientResponse], Awaitable[None]] = judge,
     ) -> web.StreamResponse:
         """Have the upstream answer, with this credential."""
+        view = self.views.last(question.remote, question.caller.shown)
+        length = _HEADER if view is None else _header_length(view)
+        # What came in its body were arguments, and it was read.
+        reads = not question.writes
         response = await self.upstreams.passing.through(
             question.request,
             question.remote,
             question.remote.url,
             authorization,
             query=question.query,
-            body=question.body,
-            further=_OWN_HEADERS,
+            body=b"" if reads and question.request.can_read_body else None,
+            further=question.headers(length),
             check=check,
         )
         if response.status == 200:
@@ -219,8 +227,10 @@ class UpstreamFront:
             answers = [each for each in found if each is not None]
             if len(answers) == len(calls):
                 self._hit(question)
-                whole = question.asked.command == "batch"
-                return replies.string(join_batch(answers) if whole else answers[0])
+                if question.asked.command != "batch":
+                    return replies.string(answers[0])
+                size = small.check_length(sum(map(len, answers)))
+                return replies.string(await small.joined(answers, size))
         return await self._pass(question, shown)
 
     def _hit(self, question: _Question) -> None:
@@ -233,7 +243,8 @@ class UpstreamFront:
         request, remote = question.request, question.remote
         wanted = GetBundle.read(question.asked.arguments)
         instead = functools.partial(self._pass, question, question.caller.shown)
-        if not _is_viewed(wanted):
+        # Nothing in a bare changegroup says that the server failed in its middle.
+        if not wanted.bundle2 or not _is_viewed(wanted):
             return await instead()
         view = await self.views.now(remote, question.caller.shown)
         request[EXCHANGE].repository = remote.name
@@ -266,6 +277,9 @@ class UpstreamFront:
         bundles = any(word in view.words for word in CLONE_BUNDLES)
         if bundles and settings.redirect_getbundle == "pulls":
             return ACCEPTS_NOTHING
+        if question.remote.upstream.auth == "proxy":
+            # Who was let in by a proxy shows a password, though not to us.
+            return ACCEPTS_NOTHING
         return acceptance_of(wanted, framing, question.asked, settings, ())
 
     def _run(
@@ -280,6 +294,9 @@ class UpstreamFront:
             connect_timeout=upstream.timeout,
             silence=upstream.stall_time,
             header_length=_header_length(view),
+            # Not every server takes arguments in a body, nor every proxy before one.
+            post_over=None,
+            connections=self.runtime.hg_connections,
             ssl_context=context if isinstance(context, ssl.SSLContext) else None,
         )
 

@@ -35,7 +35,7 @@ def capabilities(snapshot: HgSnapshot, settings: HgSettings, *, bundles: bool) -
         bundles: there are clone bundles of it.
     """
     words = Capabilities.parse(b" ".join(sorted(snapshot.capabilities))).without(_SSH)
-    if not settings.stream_clones:
+    if not streams(snapshot, settings):
         words = without_streams(words)
     return words.with_words(
         f"httpheader={HEADER}",
@@ -43,6 +43,14 @@ def capabilities(snapshot: HgSnapshot, settings: HgSettings, *, bundles: bool) -
         f"compression={','.join(ENGINES)}",
         *(CLONE_BUNDLES if bundles else ()),
     )
+
+
+def streams(snapshot: HgSnapshot, settings: HgSettings) -> bool:
+    """Whether the store's own files may be sent: nothing in them is secret or hidden.
+
+    They bring phases with them, so drafts may be among them, unlike in a stream of version 2.
+    """
+    return settings.stream_clones and snapshot.store_served
 
 
 def without_streams(words: Capabilities) -> Capabilities:
