@@ -112,9 +112,11 @@ async def test_no_more_streams_than_are_allowed(
     """With one stream for large answers, each ends before the next begins."""
     served = await serve_hg(serve, sources.root, redirect=INLINE, hg={"streams": 1}, data=data)
     found = await ask(served, Encoding.ZSTD, *(large(tip, number) for number in range(4)))
-    order = [frame.request_id for frame in found.frames]
+    # A notice that the repository is being read may come on the stream for what is small.
+    frames = [frame for frame in found.frames if frame.kind is not FrameType.TEXT_OUTPUT]
+    order = [frame.request_id for frame in frames]
     assert sorted(order) == order
-    assert {frame.stream_id for frame in found.frames} == {4}  # 2 is for small answers
+    assert {frame.stream_id for frame in frames} == {4}  # 2 is for small answers
 
 
 @EVERY
