@@ -15,7 +15,7 @@ from cli.options import Given, config_option, settings_from
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server.settings import Settings
+    from server.settings import Settings, TargetSettings
 
 
 @click.group()
@@ -80,9 +80,7 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     else:
         yield "store", f"directory {(store.path or settings.data / 'store').absolute()}"
     for target in settings.effective_targets():
-        where = f" {target.base_url}" if target.type == "http" else ""
-        access = "" if target.signed else ", for everybody"
-        yield "target", f"{target.name} ({target.type}{access}){where}"
+        yield "target", _target(target)
     if root is not None:
         yield "access", _WHO_MAY_READ[settings.access.auth]
     for upstream in settings.upstreams:
@@ -95,6 +93,20 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
         if redirect.enabled
         else "never: everything is sent inline",
     )
+
+
+def _target(target: TargetSettings) -> str:
+    access = "" if target.signed else ", for everybody"
+    shown = f"{target.name} ({target.type}{access})"
+    match target.type:
+        case "self" | "s3":
+            return shown
+        case "http":
+            return f"{shown} {target.base_url}"
+        case "cloudfront" | "secure_link" | "hmac":
+            ids = [key.id for key in target.keys]
+            others = f" (then {', '.join(ids[1:])})" if ids[1:] else ""
+            return f"{shown} {target.base_url}, signed by key {ids[0]}{others}"
 
 
 @command.command()

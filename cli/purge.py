@@ -148,7 +148,7 @@ async def _purged(
 
 
 def _outlets(targets: Sequence[Target], report: PurgeReport, now: float) -> tuple[_Outlet, ...]:
-    from redirects.targets import HttpTarget
+    from redirects.targets import HttpTarget, SignedHttpTarget
     from stores.entity import entity_key
 
     stored = [found.digest for found in report.removed if found.stored]
@@ -157,7 +157,7 @@ def _outlets(targets: Sequence[Target], report: PurgeReport, now: float) -> tupl
             target.name,
             now + target.max_lifetime,
             tuple(f"{target.base_url}/{entity_key(digest)}" for digest in stored)
-            if isinstance(target, HttpTarget)
+            if isinstance(target, HttpTarget | SignedHttpTarget)
             else (),
         )
         for target in targets

@@ -89,7 +89,7 @@ def uri_protocols(settings: Settings, base: str) -> str:
     schemes = set()
     for target in settings.effective_targets():
         match target.type:
-            case "http":
+            case "http" | "cloudfront" | "secure_link" | "hmac":
                 url = target.base_url
             case "s3":
                 url = target.endpoint or urls["s3"]

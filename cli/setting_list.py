@@ -43,7 +43,7 @@ class Section:
 
     Attributes:
         path: such as ``redirect``; ``targets[]`` for a list of them; empty for the top.
-        variant: the ``type`` that selects it, or empty.
+        variant: the ``type`` that selects it, or the table in which it is; or empty.
         meaning: its description.
         settings: those directly in it.
     """
@@ -72,7 +72,7 @@ def _walk(model: type[BaseModel], path: str, variant: str) -> Iterator[Section]:
         if models:
             where += "[]" if _is_list(field.annotation) else ""
             variants = len(models) > 1
-            below += [(inner, where, _tag(inner) if variants else "") for inner in models]
+            below += [(inner, where, _tag(inner) if variants else variant) for inner in models]
         elif not (variant and name == "type"):
             own.append(_setting(field, where, variant))
     yield Section(path, variant, _first_line(model), tuple(own))

@@ -38,7 +38,7 @@ def _section(section: Section) -> str:
     table = section.path.replace("[]", "")
     title = f"`[[{table}]]`" if section.path.endswith("[]") else f"`[{table}]`"
     if section.variant:
-        title += f' with `type = "{section.variant}"`'
+        title += f' {"of" if "." in table else "with"} `type = "{section.variant}"`'
     rows = _TABLE + "".join(_rows(section)) if section.settings else ""
     return f"\n## {title}\n\n{section.meaning}\n\n{rows}"
 

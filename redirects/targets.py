@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, Protocol
 
 from redirects.acceptance import Client, Location, UriProtocol, scheme
 from redirects.decision import CannotLocate, Reason
 from redirects.signing import BLOBS_PATH, SigningKeys
 from redirects.sigv4 import LONGEST, Credentials, presign
 from redirects.window import Window
-from stores.entity import Entity
+from stores.entity import Entity, entity_key
 
 # Locations that a target remembers: more than the entities that are asked for within a window,
 # and a few MB of memory. Made-up Host headers push old ones out, and do no more harm than that.
@@ -27,6 +27,7 @@ _LEAST_CREDENTIALS: Final = 300.0
 
 _Signed = Callable[[str, str | None, str, int], Location]
 _Presigned = Callable[[str, int, Credentials], Location]
+_SignedHttp = Callable[[str, int], Location]
 
 
 def _fingerprint(*decisive: str) -> str:
@@ -221,4 +222,89 @@ class HttpTarget:
         return Location(f"{self.base_url}/{entity.key}", self.name, self._scheme, None)
 
 
-Target = SelfTarget | S3Target | HttpTarget
+class UrlSigner(Protocol):
+    """Signs URLs for what stands before a store; its repr shows no secret."""
+
+    @property
+    def kind(self) -> str:
+        """How URLs are signed, as far as a read-back depends on it; no secret is in it."""
+
+    @property
+    def opens_all(self) -> bool:
+        """Whether one signature opens every entity, for whoever knows its digest."""
+
+    def query(self, base_url: str, digest: str, expires: int) -> str:
+        """The query that makes the URL of ``digest`` below ``base_url`` work until ``expires``."""
+
+    def by_key(self) -> Sequence[tuple[str, UrlSigner]]:
+        """Each key's id, the signing one first, and a signer with that key alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHttpTarget:
+    """A CDN or static server that demands a signature of ours.
+
+    Attributes:
+        name: for logs and `explain`.
+        base_url: URL of the store's root, without trailing slash, in ASCII.
+        window: how long URLs stay the same, and live.
+        signer: makes the query.
+        fingerprint: hash of what a read-back depends on.
+
+    Raises:
+        ValueError: the base URL is none, or would not be signed as clients send it.
+    """
+
+    name: str
+    base_url: str
+    window: Window
+    signer: UrlSigner
+    fingerprint: str = field(init=False)
+    _scheme: UriProtocol = field(init=False, repr=False)
+    _signed: _SignedHttp = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # CloudFront reads `*` in a policy as anything at all.
+        if not self.base_url.isascii() or "*" in self.base_url:
+            raise ValueError(
+                f"base URL {self.base_url!r}: what is signed must be ASCII and without `*`; write"
+                " names in punycode, and other characters of a path percent-encoded"
+            )
+        decisive = ("http", self.base_url, self.signer.kind)
+        object.__setattr__(self, "fingerprint", _fingerprint(*decisive))
+        object.__setattr__(self, "_scheme", scheme(self.base_url))
+        object.__setattr__(self, "_signed", lru_cache(_REMEMBERED)(self._sign))
+
+    @property
+    def signed(self) -> bool:
+        """Nobody reads through a URL without its signature: here, always so."""
+        return True
+
+    @property
+    def max_lifetime(self) -> int:
+        """Seconds that a URL given out now may live."""
+        return self.window.longest
+
+    def protocol(self, client: Client) -> UriProtocol:
+        """The scheme of the base URL; the same for all clients."""
+        del client
+        return self._scheme
+
+    def prefix(self, client: Client) -> str:
+        """What every URL of this target begins with; the same for all clients."""
+        del client
+        return f"{self.base_url}/"
+
+    def locate(self, entity: Entity, client: Client, now: float) -> Location:
+        """The URL of ``entity`` below the base URL, with its signature."""
+        del client
+        return self._signed(entity.digest, self.window.start(now))
+
+    def _sign(self, digest: str, start: int) -> Location:
+        expires = self.window.end(start)
+        query = self.signer.query(self.base_url, digest, expires)
+        url = f"{self.base_url}/{entity_key(digest)}?{query}"
+        return Location(url, self.name, self._scheme, float(expires))
+
+
+Target = SelfTarget | S3Target | HttpTarget | SignedHttpTarget

@@ -10,8 +10,9 @@ import secrets
 import tempfile
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
+from itertools import product
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -22,7 +23,8 @@ from yarl import URL
 from indexer.catalog import PREFIX as CATALOGS
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
-from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
+from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
+from server.checks_signatures import check_signatures
 from server.readback import NotReadable, read_back
 from server.settings import Settings
 from server.verdict import Level, Verdict
@@ -40,6 +42,7 @@ SKEW_FAIL: Final = 600.0
 _PROBE_SIZE: Final = 8 << 10
 _CHUNK: Final = 64 << 10
 _ASK_SECONDS: Final = 20.0
+_KEY_KNOWN: Final = ", and its first key must be known there"
 _ANYONE: Final = Client("http://127.0.0.1")
 
 
@@ -67,13 +70,25 @@ async def check_targets(
     """Read a probe back through each target, compare clocks, and see what else can be read."""
     try:
         targets = await build_targets(settings, store, signing_keys(settings.data))
-        async with stored_probe(store) as entity:
+        async with stored_probe(store) as entity, stored_probe(store) as other:
             for target in targets:
-                yield await _readable(session, store, target, entity)
-                if not isinstance(target, SelfTarget):
-                    yield await _clock(session, target, entity)
-                if isinstance(target, HttpTarget | S3Target) and not target.signed:
-                    yield await _closed(session, store, target)
+                found = await _readable(session, store, target, entity)
+                yield found
+                if isinstance(target, SelfTarget):
+                    continue  # it may not run now, and whoever reads its signatures is ourselves
+                yield await _clock(session, target, entity)
+                if not isinstance(target, S3Target) or not target.signed:
+                    yield await _closed(session, store, target, entity)
+                if (
+                    isinstance(target, HttpTarget)
+                    or not target.signed
+                    or found.level is not Level.OK
+                ):
+                    continue
+                checks = check_signatures(session, target, entity, other, time.time())
+                async with aclosing(checks):
+                    async for verdict in checks:
+                        yield verdict
     except (Unusable, OSError) as error:
         yield Verdict(Level.FAIL, f"targets: {error}", "change the settings")
     except StoreError as error:
@@ -169,26 +184,34 @@ async def _readable(
             Level.FAIL,
             said,
             "its URL must lead to where the store's entities/ is, allow GET, heed Range and"
-            " redirect nowhere",
+            " redirect nowhere" + (_KEY_KNOWN if isinstance(target, SignedHttpTarget) else ""),
         )
     return Verdict(Level.OK, f"target {target.name}: content comes back, whole and by Range")
 
 
 async def _closed(
-    session: aiohttp.ClientSession, store: Store, target: HttpTarget | S3Target
+    session: aiohttp.ClientSession,
+    store: Store,
+    target: HttpTarget | S3Target | SignedHttpTarget,
+    entity: Entity,
 ) -> Verdict:
-    """See that an unsigned target gives content only, for which one must know a digest.
+    """See that a target gives content only, for which one must know a digest.
 
-    Documents have names that can be guessed, and name repositories, refs and digests.
+    Documents have names that can be guessed, and name repositories, refs and digests. No signature
+    for content may open them.
     """
+    query = ""
+    if isinstance(target, SignedHttpTarget):
+        query = target.locate(entity, _ANYONE, time.time()).url.partition("?")[2]
     # Seen by no cache before, neither the name nor what it holds.
     probe = f"doctor/{secrets.token_hex(16)}"
     await store.write_document(probe, secrets.token_hex(16).encode(), None)
     try:
         # A catalog may be let through where a probe is not.
         catalogs = [name async for name in store.list_documents(CATALOGS)]
-        for name in (probe, *catalogs[:1]):
-            if await _is_open(session, store, target, name):
+        names = (probe, *catalogs[:1])
+        for name, shown in product(names, ("", f"?{query}") if query else ("",)):
+            if await _is_open(session, store, target, name, shown):
                 return Verdict(
                     Level.FAIL,
                     f"target {target.name}: whoever reaches it can read documents of the store,"
@@ -205,13 +228,17 @@ async def _closed(
 
 
 async def _is_open(
-    session: aiohttp.ClientSession, store: Store, target: HttpTarget | S3Target, name: str
+    session: aiohttp.ClientSession,
+    store: Store,
+    target: HttpTarget | S3Target | SignedHttpTarget,
+    name: str,
+    query: str,
 ) -> bool:
     """Whether a document comes back as it is in the store; a page in its place is none."""
     found = await store.read_document(name)
     if found is None:
         return False
-    url = f"{target.base_url.rstrip('/')}/documents/{quote(name)}"
+    url = f"{target.base_url.rstrip('/')}/documents/{quote(name)}{query}"
     timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
     async with session.get(
         URL(url, encoded=True), allow_redirects=False, timeout=timeout

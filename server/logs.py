@@ -58,7 +58,7 @@ _SECRETS: Final = (
     # the parts of a signed URL, wherever they turn up on their own
     (
         re.compile(
-            r"(?i)\b(x-amz-(?:signature|credential|security-token)|signature|key-pair-id|policy)"
+            r"(?i)\b(x-amz-(?:signature|credential|security-token)|signature|key-pair-id|policy|md5)"
             r"=[^\s&'\"]+"
         ),
         rf"\g<1>={_REDACTED}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import (
@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size
+from server.settings_signing import CloudFrontKeySettings, SecretKeySettings, check_ids
 from server.settings_upstreams import (
     AccessSettings,
     MirrorSettings,
@@ -134,8 +135,77 @@ class HttpTargetSettings(TargetSection):
         return False
 
 
+class CloudFrontTargetSettings(TargetSection):
+    """A CloudFront distribution whose viewers must show signed URLs, in front of the store."""
+
+    type: Literal["cloudfront"]
+    name: str = Field("cloudfront", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+    base_url: BaseUrl = Field(
+        description="URL of the distribution below which the store's `entities/` can be read, and"
+        " nothing else of it."
+    )
+    keys: tuple[CloudFrontKeySettings, ...] = Field(min_length=1)
+    scope: Literal["entity", "prefix"] = Field(
+        "entity",
+        description="What one signature opens. `entity`: the one that its URL names (canned"
+        " policy). `prefix`: everything below `entities/`, for whoever knows its SHA-256, so one"
+        " signature a window serves all (custom policy); refused where something private is served"
+        " beside something public.",
+    )
+    algorithm: Literal["sha1", "sha256"] = Field(
+        "sha256", description="Hash of the signature; CloudFront is told of `sha256`."
+    )
+
+    @model_validator(mode="after")
+    def _ids(self) -> CloudFrontTargetSettings:
+        check_ids(self.keys)
+        return self
+
+    @property
+    def signed(self) -> bool:
+        """It gives signed URLs that expire."""
+        return True
+
+
+class _SharedSecretTarget(TargetSection):
+    base_url: BaseUrl = Field(
+        description="URL below which the store's `entities/` can be read, and nothing else of it."
+    )
+    keys: tuple[SecretKeySettings, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ids(self) -> Self:
+        check_ids(self.keys)
+        return self
+
+    @property
+    def signed(self) -> bool:
+        """It gives signed URLs that expire."""
+        return True
+
+
+class SecureLinkTargetSettings(_SharedSecretTarget):
+    """An nginx that checks URLs by its `secure_link_md5`, in front of the store."""
+
+    type: Literal["secure_link"]
+    name: str = Field("secure_link", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+
+
+class HmacTargetSettings(_SharedSecretTarget):
+    """A CDN whose edge checks an HMAC, as this server does for its own blob route."""
+
+    type: Literal["hmac"]
+    name: str = Field("hmac", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")
+
+
 TargetSettings = Annotated[
-    SelfTargetSettings | S3TargetSettings | HttpTargetSettings, Field(discriminator="type")
+    SelfTargetSettings
+    | S3TargetSettings
+    | HttpTargetSettings
+    | CloudFrontTargetSettings
+    | SecureLinkTargetSettings
+    | HmacTargetSettings,
+    Field(discriminator="type"),
 ]
 
 
@@ -453,6 +523,7 @@ class Settings(BaseSettings):
                     f"upstream {upstream.title!r} names the target {min(unknown)!r}, and there is"
                     f" none of that name; there are {', '.join(sorted(names))}"
                 )
+        self._check_scopes()
         unsigned = {target.name for target in self.effective_targets() if not target.signed}
         if not unsigned:
             return self
@@ -473,6 +544,20 @@ class Settings(BaseSettings):
                     " read all of its repositories"
                 )
         return self
+
+    def _check_scopes(self) -> None:
+        """A signature that opens everything is not given to everybody, beside what is private."""
+        local = self.local_root is not None and not self.access.private
+        if not self.private or not (local or any(upstream.public for upstream in self.upstreams)):
+            return
+        for target in self.targets:
+            if target.type == "cloudfront" and target.scope == "prefix":
+                raise ValueError(
+                    f'target {target.name!r} has scope = "prefix": what everybody gets for a public'
+                    " repository would open the content of private ones too, for whoever knows its"
+                    ' SHA-256; write scope = "entity", or serve what is private by a server and a'
+                    " store of their own"
+                )
 
     def _check_places(self) -> None:
         root, data = self.local_root, self.data.resolve()

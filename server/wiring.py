@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
-from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
+from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from redirects.window import Window
 from server.settings import S3StoreSettings, S3TargetSettings, Settings
+from server.signers import signer_of
 from stores.base import Store, StoreError
 from stores.directory import DirectoryStore
 
@@ -96,6 +97,9 @@ async def build_targets(settings: Settings, store: Store, keys: SigningKeys) -> 
                     targets.append(HttpTarget(target.name, target.base_url, window))
                 case "s3":
                     targets.append(await _s3_target(target, store, window))
+                case "cloudfront" | "secure_link" | "hmac":
+                    signer = signer_of(target)
+                    targets.append(SignedHttpTarget(target.name, target.base_url, window, signer))
         except ValueError as error:
             raise Unusable(f"target {target.name}: {error}") from None
     return tuple(targets)

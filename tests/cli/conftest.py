@@ -17,6 +17,8 @@ import pytest
 from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
+from tests.ministack import running
+
 Offramp = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -83,6 +85,13 @@ def s3_endpoint() -> Iterator[str]:
         yield f"http://{host}:{port}"
     server.stop()
     server._server.server_close()
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Base URL of an S3 look-alike that does check presigned URLs."""
+    with running(tmp_path_factory.mktemp("ministack")) as url:
+        yield url
 
 
 @pytest.fixture

@@ -85,6 +85,55 @@ def test_check_says_when_nothing_is_redirected(here: Path) -> None:
     assert "everything is sent inline" in output
 
 
+SIGNED = """\
+[[targets]]
+type = "secure_link"
+name = "cdn"
+base_url = "https://cdn.example.org"
+keys = [
+  { id = "new", file = "cdn.key" },
+  { id = "old", secret = "hunter2-hunter2-hunter2-hunter2" },
+]
+[[targets]]
+type = "cloudfront"
+base_url = "https://d1.cloudfront.net/git/"
+keys = [{ id = "K2JCJMDEHXQW5F", file = "cloudfront.pem" }]
+"""
+
+
+def test_check_shows_what_signs(here: Path) -> None:
+    """Of each signed target the keys are confirmed by their ids, the signing one first."""
+    (here / "x.toml").write_text(SIGNED)
+    output = CliRunner().invoke(group, ["config", "check", "--config", "x.toml"]).output
+    lines = [line.split(maxsplit=1) for line in output.splitlines()[1:]]
+    assert [value for name, value in lines if name == "target"] == [
+        "cdn (secure_link) https://cdn.example.org, signed by key new (then old)",
+        "cloudfront (cloudfront) https://d1.cloudfront.net/git, signed by key K2JCJMDEHXQW5F",
+    ]
+    assert "hunter2" not in output
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        ("secret", "secrets", "x.toml: targets[0].keys[1].secrets: unknown setting; did you mean"),
+        (', file = "cdn.key"', "", "x.toml: targets[0].keys[0]: a key is given either as `secret`"),
+        ('"old"', '"new"', "x.toml: targets[0]: two keys have the id 'new'; give each its own"),
+        ('"old"', '"a b"', 'x.toml: targets[0].keys[1].id = "a b": string should match'),
+        ('{ id = "new", file = "cdn.key" }', '"hunter2"', "x.toml: targets[0].keys[0]: "),
+        ('[{ id = "K2', '[{ idd = "K2', "x.toml: targets[1].keys[0].idd: unknown setting; did you"),
+        ("https://cdn", "https://me:hunter2@cdn", "x.toml: targets[0].base_url = "),
+    ],
+)
+def test_faults_of_keys(before: str, after: str, line: str, here: Path) -> None:
+    """Each fault is a line with its place, and no secret is in it."""
+    (here / "x.toml").write_text(SIGNED.replace(before, after))
+    result = CliRunner().invoke(group, ["config", "check", "--config", "x.toml"])
+    assert result.exit_code == 2
+    assert line in result.output
+    assert "hunter2" not in result.output
+
+
 PRIVATE = """\
 root = "."
 [access]

@@ -62,9 +62,14 @@ def test_all_is_well(offramp: Offramp, root: Path, here: Path) -> None:
 
 
 def test_s3(offramp: Offramp, root: Path, s3_config: Path) -> None:
-    """With an S3 store its target is read as clients do, and clocks are compared."""
+    """With an S3 store its target is read as clients do, and clocks are compared.
+
+    This look-alike takes any signature, and that is found.
+    """
     result = offramp("doctor", "root", "--config", "offramp.toml")
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert levels(result.stdout).count("fail") == 1
+    assert "fail  target s3: content comes with an altered signature" in result.stdout
     assert "target s3: content comes back, whole and by Range" in result.stdout
     assert "target s3: clocks agree" in result.stdout
     assert "20 raced, 1 won" in result.stdout

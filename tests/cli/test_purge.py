@@ -118,11 +118,16 @@ def test_a_repository_that_is_gone(indexed: Path) -> None:
     run("purge", "group/b", indexed, code=1)
 
 
-def test_a_cache_in_front_is_told_of(indexed: Path, here: Path) -> None:
-    """The URLs to remove there are listed, one a line."""
+@pytest.mark.parametrize(
+    "kind",
+    ['"http"', f'"hmac"\nkeys = [{{ id = "k", secret = "{"s" * 32}" }}]'],
+    ids=["plain", "signed"],
+)
+def test_a_cache_in_front_is_told_of(indexed: Path, here: Path, kind: str) -> None:
+    """The URLs to remove there are listed, one a line; without signatures where there are any."""
     config = here / "cdn.toml"
     config.write_text(
-        '[[targets]]\ntype = "http"\nname = "cdn"\nbase_url = "https://cdn.example.org/x"\n'
+        f'[[targets]]\ntype = {kind}\nname = "cdn"\nbase_url = "https://cdn.example.org/x"\n'
         '[[targets]]\ntype = "self"\n'
     )
     result = run("purge", NAME, indexed, "--config", config, "--dry-run")

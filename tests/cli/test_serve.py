@@ -20,6 +20,7 @@ from cli.serve import _greet, clone_url, uri_protocols
 from server.settings import Settings, load
 
 S3 = {"type": "s3", "bucket": "b"}
+KEYS = [{"id": "k", "file": "cdn.key"}]
 
 
 def greeting(root: Path, address: str = "127.0.0.1:8417", **settings: object) -> list[str]:
@@ -92,6 +93,11 @@ def test_an_address_that_means_every_interface(here: Path, address: str) -> None
         ({"public_url": "http://git.example.org"}, "http,https"),
         ({"targets": [{"type": "http", "name": "cdn", "base_url": "https://cdn"}]}, "https"),
         ({"targets": [{"type": "http", "name": "cdn", "base_url": "http://cdn"}]}, "http,https"),
+        ({"targets": [{"type": "hmac", "base_url": "https://cdn", "keys": KEYS}]}, "https"),
+        (
+            {"targets": [{"type": "secure_link", "base_url": "http://c", "keys": KEYS}]},
+            "http,https",
+        ),
         ({"store": S3, "targets": [{"type": "s3"}]}, "https"),
         ({"store": S3}, "http,https"),
         ({"store": S3, "public_url": "https://git.example.org"}, "https"),

@@ -2,14 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +10,7 @@ from redirects.acceptance import Client
 from redirects.signing import SigningKeys
 from redirects.window import Window
 from stores.entity import Entity
+from tests.ministack import running
 
 
 @pytest.fixture
@@ -46,38 +40,5 @@ def keys() -> SigningKeys:
 @pytest.fixture(scope="session")
 def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Base URL of an S3 look-alike that does check presigned URLs."""
-    home = tmp_path_factory.mktemp("ministack")
-    with closing(socket.socket()) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environ = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(home),
-        "TMPDIR": str(home),
-        "BIND_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "SERVICES": "s3",
-        "S3_DATA_DIR": str(home / "s3"),
-        "LOG_LEVEL": "ERROR",
-    }
-    with Path(home, "log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ministack"], env=environ, cwd=home, stdout=log, stderr=log
-        )
-    try:
-        while not _listens(port):
-            assert process.poll() is None, Path(home, "log").read_text()
-            time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _listens(port: int) -> bool:
-    with closing(socket.socket()) as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    with running(tmp_path_factory.mktemp("ministack")) as url:
+        yield url

@@ -156,6 +156,8 @@ SECRETS = (
     "/-/blobs/ab?expires=1&key=k&signature=hunter2",
     "X-Amz-Security-Token=hunter2&a=b",
     "Signature=hunter2, SignedHeaders=host",
+    "Policy=hunter2&Key-Pair-Id=hunter2&Hash-Algorithm=SHA256",
+    "md5=hunter2&expires=1&key=k",
 )
 
 
