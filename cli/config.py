@@ -82,7 +82,12 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     for target in settings.effective_targets():
         where = f" {target.base_url}" if target.type == "http" else ""
         access = "" if target.signed else ", for everybody"
-        yield "target", f"{target.name} ({target.type}{access}){where}"
+        regions = f" for {', '.join(target.regions)}" if target.regions else ""
+        yield "target", f"{target.name} ({target.type}{access}){where}{regions}"
+    for region, networks in settings.regions.networks.items():
+        yield "region", f"{region}: {', '.join(networks)}"
+    for listed in settings.regions.lists:
+        yield "region", f"those of {listed.source} ({listed.format})"
     if root is not None:
         yield "access", _WHO_MAY_READ[settings.access.auth]
     for upstream in settings.upstreams:

@@ -12,6 +12,7 @@ from repos.git.program import Git
 from repos.hg.program import Hg
 from server.checks_hg import check_hg
 from server.checks_machine import check_machine
+from server.checks_regions import check_regions
 from server.checks_store import check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
@@ -37,6 +38,9 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     ):
         async for verdict in checks:
             yield verdict
+        async with aclosing(check_regions(settings, session)) as regions:
+            async for verdict in regions:
+                yield verdict
     try:
         store = build_store(settings)
     except Unusable as error:
