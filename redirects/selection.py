@@ -10,13 +10,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
+from math import inf, log
 from typing import Final, Self
 
 from redirects.acceptance import Client, spread_of
@@ -48,7 +48,7 @@ class Standing:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight < math.inf:
+        if not 0 <= self.weight < inf:
             raise ValueError(f"a weight of {self.weight}: write 0 or a positive number")
 
     def serves(self, region: str) -> bool:
@@ -88,15 +88,6 @@ class Candidate:
     def rank(self) -> tuple[bool, Distance, int]:
         """What is compared before lots are drawn; those that are barred are last."""
         return self.bar is not None, self.distance, self.priority
-
-    def draw(self, key: int) -> float:
-        """Its lot for one client and entity; the least wins."""
-        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other.
-        bits = key ^ self.seed
-        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-        bits ^= bits >> 31
-        return -math.log((bits + 1) * _UNIT) / self.weight
 
 
 _Ranked = tuple[tuple[Candidate, ...], ...]
@@ -189,8 +180,20 @@ def _as_wanted(ranked: _Ranked, wanted: Sequence[str]) -> list[Candidate]:
     return sorted(candidates, key=lambda one: places.get(one.target.name, len(wanted)))
 
 
-def _by_lot(equals: Sequence[Candidate], client: Client, digest: str) -> list[Candidate]:
+def _by_lot(equals: Sequence[Candidate], client: Client, digest: str) -> Iterator[Candidate]:
     # A digest is as good as chance already, and so is what is made of the network.
     key = client.spread ^ int(digest[:16] or "0", 16)
-    drawn = sorted((one.draw(key), place) for place, one in enumerate(equals))
-    return [equals[place] for _, place in drawn]
+    drawn = []
+    # In one piece, because with many equals nothing in a decision takes longer.
+    for one in equals:
+        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other.
+        bits = key ^ one.seed
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
+        drawn.append(-log(((bits ^ bits >> 31) + 1) * _UNIT) / one.weight)
+    first = drawn.index(min(drawn))
+    yield equals[first]
+    # Only for who cannot be sent to the first.
+    for place in sorted(range(len(equals)), key=drawn.__getitem__):
+        if place != first:
+            yield equals[place]
