@@ -18,6 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from benchmarks import hg_servers, repository, servers
+from benchmarks.decisions import measure as measure_decisions
 from benchmarks.hg import HG_QUICK, HgBench, HgEffort
 from benchmarks.hg_repository import HgFailed
 from benchmarks.load import LoadFailed
@@ -119,6 +120,7 @@ def _measure_git(
     )
     say(f"{shape.objects:,} objects, {shape.commits:,} commits, {shape.pack_size / 1e6:.1f} MB")
     if not given.upstream_only:
+        measure_decisions(report, say)
         Bench(bare.parent, bare.name, work, effort, report, say).run()
     UpstreamBench(bare.parent, bare.name, work, effort, report, say).run()
 

@@ -81,6 +81,10 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
         yield "store", f"directory {(store.path or settings.data / 'store').absolute()}"
     for target in settings.effective_targets():
         yield "target", _target(target)
+    for region, networks in settings.regions.networks.items():
+        yield "region", f"{region}: {', '.join(networks)}"
+    for listed in settings.regions.lists:
+        yield "region", f"those of {listed.source} ({listed.format})"
     if root is not None:
         yield "access", _WHO_MAY_READ[settings.access.auth]
     for upstream in settings.upstreams:
@@ -96,6 +100,11 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _target(target: TargetSettings) -> str:
+    where = f" for {', '.join(target.regions)}" if target.regions else ""
+    return _described(target) + where
+
+
+def _described(target: TargetSettings) -> str:
     access = "" if target.signed else ", for everybody"
     shown = f"{target.name} ({target.type}{access})"
     match target.type:

@@ -15,6 +15,7 @@ _SUBCOMMANDS: Final = {
     "purge": "Take a repository's content, or what holds one object, back.",
     "call": "Send a command to a Mercurial repository, and show the answer.",
     "config": "Check and describe the settings.",
+    "explain": "Show to which target a client would be sent, and why.",
     "doctor": "Check programs, store, targets and client settings.",
     "demo": "Show the whole way on this machine, with figures.",
 }

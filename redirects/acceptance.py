@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 UriProtocol = Literal["http", "https"]
@@ -39,12 +40,19 @@ class Client:
     Attributes:
         base_url: where this client reaches this server, such as ``https://git.example.org``,
             with a path below which everything is served if there is one; no trailing slash.
+        region: in which it is; None if that is not known.
+        network: that stands for it when load is spread, such as ``192.0.2.0/24``; empty if that is
+            not known. Clients of one network are sent to the same target.
+        spread: 64 bits made of the network.
 
     Raises:
         ValueError: the base URL is none; its Host header was made up.
     """
 
     base_url: str
+    region: str | None = None
+    network: str = ""
+    spread: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if _BASE_URL.fullmatch(self.base_url) is None or self.base_url.endswith("/"):
@@ -52,6 +60,7 @@ class Client:
                 f"{self.base_url!r} is no base URL; it must be http(s)://host[:port][/path]"
                 " in ASCII, without user, query, fragment or trailing slash"
             )
+        object.__setattr__(self, "spread", spread_of(self.network))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,11 @@ class Location:
     target: str
     protocol: UriProtocol
     expires: float | None
+
+
+def spread_of(name: str) -> int:
+    """64 bits that are the same for the same name, on every machine, and else as if by chance."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
 
 
 def scheme(url: str) -> UriProtocol:

@@ -37,11 +37,33 @@ class Reason(Enum):
         "not_for_repository",
         "The repository's settings do not list this target (targets).",
     )
+    DOWN = "down", "A probe through this target did not come back."
     NOT_PUBLISHED = "not_published", "The content has not been read back through this target."
     TARGET_NOT_ACCEPTED = "target_not_accepted", "The client did not list this target."
     PROTOCOL_NOT_ACCEPTED = (
         "protocol_not_accepted",
         "The client does not accept URLs of this target's scheme.",
+    )
+    NO_WEIGHT = "no_weight", "Its weight is 0: nobody is sent there (targets.weight)."
+    WRONG_REGION = (
+        "wrong_region",
+        "It is of another region, and no client is sent to another (redirect.other_regions).",
+    )
+    NEARER_TARGET = (
+        "nearer_target",
+        "A nearer one is named: of the client's region before everywhere, this before others.",
+    )
+    LOWER_PRIORITY = (
+        "lower_priority",
+        "One that is as near and goes before it is named (targets.priority).",
+    )
+    BY_WEIGHT = (
+        "by_weight",
+        "Among equals, the client's network and the content fall to another (targets.weight).",
+    )
+    CLIENTS_ORDER = (
+        "clients_order",
+        "One that the client prefers is named.",
     )
     NO_CREDENTIALS = (
         "no_credentials",

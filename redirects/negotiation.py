@@ -4,20 +4,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
-from redirects.acceptance import Acceptance, Client
+from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import PUBLIC, Audience
 from redirects.decision import CannotLocate, Decision, Inline, PassedOver, Reason, Redirect
-from redirects.targets import Target
+from redirects.selection import Candidate, Selection
 from stores.entity import Entity
 
 
 def negotiate(
     acceptance: Acceptance,
     entity: Entity,
-    targets: Sequence[Target],
+    selection: Selection,
     client: Client,
     now: float,
     *,
@@ -31,7 +32,8 @@ def negotiate(
     Args:
         acceptance: what the client accepts.
         entity: the content.
-        targets: in order of preference; the client's own order, where it has one, goes before.
+        selection: the targets, and what decides between them; the client's own order, where it has
+            one, goes before.
         client: who asks.
         now: seconds since the epoch.
         readable: fingerprints of the targets through which ``entity`` was read back.
@@ -39,37 +41,150 @@ def negotiate(
         enabled: False, everything goes inline.
         audience: for whom the content is.
     """
-    if not enabled:
-        return Inline(Reason.DISABLED)
-    if not acceptance.protocols:
-        return Inline(Reason.CLIENT_ACCEPTS_NONE)
-    if entity.size < min_size:
-        return Inline(Reason.TOO_SMALL)
+    needless = _needless(acceptance, entity, min_size, enabled=enabled)
+    if needless is not None:
+        return Inline(needless)
     passed_over: list[PassedOver] = []
-    for target in _in_order(acceptance, targets):
-        # What may never be comes first: publishing helps only where the reason says that it would.
-        if audience.private and not target.signed:
-            reason = Reason.PUBLIC_TARGET
-        elif audience.targets and target.name not in audience.targets:
-            reason = Reason.NOT_FOR_REPOSITORY
-        elif acceptance.targets is not None and target.name not in acceptance.targets:
-            reason = Reason.TARGET_NOT_ACCEPTED
-        elif target.protocol(client) not in acceptance.protocols:
-            reason = Reason.PROTOCOL_NOT_ACCEPTED
-        elif target.fingerprint not in readable:
-            reason = Reason.NOT_PUBLISHED
-        else:
-            try:
-                return Redirect(target.locate(entity, client, now), tuple(passed_over))
-            except CannotLocate as error:
-                reason = error.reason
-        passed_over.append(PassedOver(target.name, reason))
+    for candidate in selection.order(client, entity.digest, acceptance.targets):
+        found = _judge(candidate, acceptance, entity, client, now, readable, audience)
+        if isinstance(found, Location):
+            return Redirect(found, tuple(passed_over))
+        passed_over.append(PassedOver(candidate.target.name, found))
     return Inline(Reason.NO_TARGET, tuple(passed_over))
 
 
-def _in_order(acceptance: Acceptance, targets: Sequence[Target]) -> Sequence[Target]:
-    """The targets in the client's order, and behind them those that it does not list."""
-    wanted = acceptance.targets
-    if wanted is None:
-        return targets
-    return sorted(targets, key=lambda t: wanted.index(t.name) if t.name in wanted else len(wanted))
+def locations(
+    acceptance: Acceptance,
+    entity: Entity,
+    selection: Selection,
+    client: Client,
+    now: float,
+    *,
+    readable: AbstractSet[str],
+    audience: Audience,
+) -> Iterator[Location]:
+    """All locations that could be named to a client which takes several, the best first.
+
+    The arguments are those of :func:`negotiate`.
+    """
+    for candidate in selection.order(client, entity.digest, acceptance.targets):
+        found = _judge(candidate, acceptance, entity, client, now, readable, audience)
+        if isinstance(found, Location):
+            yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one target in a decision.
+
+    Attributes:
+        target: its name.
+        reason: why it is not named; None for the one that is, as far as targets decide.
+    """
+
+    target: str
+    reason: Reason | None
+
+
+def explain(
+    acceptance: Acceptance,
+    entity: Entity,
+    selection: Selection,
+    client: Client,
+    now: float,
+    *,
+    readable: AbstractSet[str],
+    down: AbstractSet[str],
+    min_size: int,
+    enabled: bool,
+    audience: Audience = PUBLIC,
+) -> tuple[Decision, tuple[Verdict, ...]]:
+    """:func:`negotiate`, and what it says of every target, in order; also of those behind.
+
+    The arguments are those of :func:`negotiate`, and ``down``: fingerprints of the targets that are
+    known to be down.
+
+    Returns:
+        The decision, and a verdict on each target. Where the content goes inline before any is
+        looked at, the verdicts are what they would have been otherwise.
+    """
+    up = readable - down
+    decision = negotiate(
+        acceptance,
+        entity,
+        selection,
+        client,
+        now,
+        readable=up,
+        min_size=min_size,
+        enabled=enabled,
+        audience=audience,
+    )
+    chosen: Candidate | None = None
+    verdicts: list[Verdict] = []
+    for candidate in selection.order(client, entity.digest, acceptance.targets):
+        found = _judge(candidate, acceptance, entity, client, now, up, audience)
+        if found is Reason.NOT_PUBLISHED and candidate.target.fingerprint in readable:
+            found = Reason.DOWN
+        if isinstance(found, Reason):
+            verdicts.append(Verdict(candidate.target.name, found))
+        elif chosen is not None:
+            verdicts.append(Verdict(candidate.target.name, _behind(chosen, candidate, acceptance)))
+        else:
+            chosen = candidate
+            verdicts.append(Verdict(candidate.target.name, None))
+    return decision, tuple(verdicts)
+
+
+def _needless(
+    acceptance: Acceptance, entity: Entity, min_size: int, *, enabled: bool
+) -> Reason | None:
+    """Why no target needs to be looked at."""
+    if not enabled:
+        return Reason.DISABLED
+    if not acceptance.protocols:
+        return Reason.CLIENT_ACCEPTS_NONE
+    if entity.size < min_size:
+        return Reason.TOO_SMALL
+    return None
+
+
+def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
+    candidate: Candidate,
+    acceptance: Acceptance,
+    entity: Entity,
+    client: Client,
+    now: float,
+    readable: AbstractSet[str],
+    audience: Audience,
+) -> Location | Reason:
+    """The location at one target, or why it names none."""
+    target = candidate.target
+    # What may never be comes first: publishing helps only where the reason says that it would.
+    if audience.private and not target.signed:
+        return Reason.PUBLIC_TARGET
+    if audience.targets and target.name not in audience.targets:
+        return Reason.NOT_FOR_REPOSITORY
+    if candidate.bar is not None:
+        return candidate.bar
+    if acceptance.targets is not None and target.name not in acceptance.targets:
+        return Reason.TARGET_NOT_ACCEPTED
+    if target.protocol(client) not in acceptance.protocols:
+        return Reason.PROTOCOL_NOT_ACCEPTED
+    if target.fingerprint not in readable:
+        return Reason.NOT_PUBLISHED
+    try:
+        return target.locate(entity, client, now)
+    except CannotLocate as error:
+        return error.reason
+
+
+def _behind(chosen: Candidate, other: Candidate, acceptance: Acceptance) -> Reason:
+    """Why a target that could be named is not, where another one is."""
+    if acceptance.targets is not None:
+        return Reason.CLIENTS_ORDER
+    if chosen.distance != other.distance:
+        return Reason.NEARER_TARGET
+    if chosen.priority != other.priority:
+        return Reason.LOWER_PRIORITY
+    return Reason.BY_WEIGHT

@@ -156,7 +156,9 @@ class _Shell:
         """Name, answer, count and log one request."""
         began = time.perf_counter()
         _silent.discard(request.protocol)
-        exchange = Exchange(request_id(request.headers.get(REQUEST_ID)))
+        exchange = Exchange(
+            request_id(request.headers.get(REQUEST_ID)), self.runtime.locator.find(request)
+        )
         request[EXCHANGE] = exchange
         status = 500
         try:

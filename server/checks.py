@@ -14,6 +14,7 @@ from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
+from server.checks_regions import check_regions
 from server.checks_store import check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
@@ -37,7 +38,11 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     for verdict in check_access(settings):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
-        for asked in (check_public_url(settings, session), check_upstreams(settings, session)):
+        for asked in (
+            check_public_url(settings, session),
+            check_upstreams(settings, session),
+            check_regions(settings, session),
+        ):
             async with aclosing(asked) as checks:
                 async for verdict in checks:
                     yield verdict

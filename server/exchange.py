@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
 
 from redirects.acceptance import Client
+from redirects.locality import NOWHERE, Whereabouts, region_of_options
 from server.outcome import Outcome
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
@@ -21,6 +23,7 @@ class Exchange:
 
     Attributes:
         request_id: in the log and in the answer's ``X-Request-Id``.
+        where: the client is, by headers and address.
         repository: served name, once it is known to exist; it becomes a label.
         dialect, command: as in the metrics.
         outcome: how it was answered.
@@ -30,6 +33,7 @@ class Exchange:
     """
 
     request_id: str
+    where: Whereabouts = NOWHERE
     repository: str | None = None
     dialect: str = ""
     command: str = ""
@@ -44,20 +48,28 @@ REQUEST_ID: Final = "X-Request-Id"
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
-@functools.lru_cache(maxsize=1024)
-def _client(base_url: str) -> Client:
-    return Client(base_url)
+@functools.lru_cache(maxsize=16384)
+def _client(base_url: str, region: str | None, network: str) -> Client:
+    return Client(base_url, region, network)
 
 
-def client_of(request: web.Request, public_url: str | None, fallback: str) -> Client:
-    """Who asks, and where it reaches this server.
+def client_of(
+    request: web.Request, public_url: str | None, fallback: str, options: Iterable[str] = ()
+) -> Client:
+    """Who asks, from where, and where it reaches this server.
 
-    Without ``public_url`` that is what it wrote in its Host header, which only its own answer is
-    made from; one that is no host and port is not believed.
+    ``options`` are the server options of a git client, in which it may say where it is.
+
+    Without ``public_url`` it reaches this server by what it wrote in its Host header, which only
+    its own answer is made from; one that is no host and port is not believed.
     """
-    if public_url is not None:
-        return _client(public_url)
-    return _client(f"http://{_host(request.headers.get('Host', ''), fallback)}")
+    where = request[EXCHANGE].where
+    if options:
+        where = where.saying(region_of_options(options))
+    base_url = public_url
+    if base_url is None:
+        base_url = f"http://{_host(request.headers.get('Host', ''), fallback)}"
+    return _client(base_url, where.region, where.network)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -16,7 +16,7 @@ from cache.flights import CacheUnavailable, Flight, Run
 from cache.records import Part, Record
 from redirects.decision import Decision, Reason, Redirect
 from redirects.negotiation import negotiate
-from redirects.targets import Target
+from redirects.selection import Selection
 from server.answer import (
     Answer,
     Command,
@@ -51,7 +51,7 @@ class Pipeline:
 
     cache: Cache
     store: Store
-    targets: tuple[Target, ...]
+    selection: Selection
     publisher: Publisher
     catalogs: Catalogs
     health: Health
@@ -116,7 +116,7 @@ class Pipeline:
         return negotiate(
             command.acceptance,
             entity,
-            self.targets,
+            self.selection,
             command.client,
             time.time(),
             readable=self.health.filter(readable),

@@ -12,6 +12,7 @@ import aiohttp
 
 from cache.cache import Cache
 from indexer.local import forget_local
+from redirects.selection import Selection
 from redirects.signing import SigningKeys
 from redirects.targets import Target
 from repos.git.mirror import mirror_path
@@ -26,6 +27,7 @@ from server.catalogs import Catalogs
 from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing, changed
+from server.locator import Locator
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.pipeline import Pipeline
@@ -34,7 +36,7 @@ from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
-from server.wiring import build_store, build_targets, signing_keys
+from server.wiring import build_selection, build_store, build_targets, signing_keys
 from stores.base import Store
 
 # Where, in the data directory, what `hg serve` reads lies while it runs.
@@ -54,6 +56,8 @@ class Runtime:
     settings: Settings
     store: Store
     targets: tuple[Target, ...]
+    selection: Selection
+    locator: Locator
     keys: SigningKeys
     cache: Cache
     http: aiohttp.ClientSession
@@ -102,6 +106,8 @@ class Runtime:
         except BaseException:
             await store.close()
             raise
+        selection = build_selection(settings, targets)
+        locator = await Locator.open(settings.regions, settings.data)
         programs = settings.limits.programs
         # Runs can last for minutes; questions to git, on which every request waits, must not
         # queue behind them.
@@ -163,6 +169,8 @@ class Runtime:
                 settings, git, questions, metrics, functools.partial(changed, settings.data)
             )
         runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
+        if locator.lists:
+            runners.append(locator.run(http))
         if indexing is not None:
             runners.append(indexing.run())
         if upstreams is not None:
@@ -171,6 +179,8 @@ class Runtime:
             settings=settings,
             store=store,
             targets=targets,
+            selection=selection,
+            locator=locator,
             keys=keys,
             cache=cache,
             http=http,
@@ -185,7 +195,7 @@ class Runtime:
             hg_pushing=hg_pushing,
             hg_connections=Connections(),
             pipeline=Pipeline(
-                cache, store, targets, publisher, catalogs, health, metrics, settings.redirect
+                cache, store, selection, publisher, catalogs, health, metrics, settings.redirect
             ),
             coverage=Coverage(),
             questions_asked=Questions(),

@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size
+from server.settings_regions import RegionPattern, RegionSettings
 from server.settings_signing import CloudFrontKeySettings, SecretKeySettings, check_ids
 from server.settings_upstreams import (
     AccessSettings,
@@ -70,8 +71,26 @@ TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 
 class TargetSection(Section):
-    """What clients of Mercurial's protocol v2 are told of a target, to judge it by."""
+    """For whom a target is, and what clients of Mercurial's protocol v2 are told to judge it by."""
 
+    regions: tuple[RegionPattern, ...] = Field(
+        (),
+        description="Regions (names, or shell patterns such as `eu-*`) whose clients it serves;"
+        " empty: those of everywhere.",
+    )
+    priority: int | None = Field(
+        None,
+        description="Of the targets that are equally near, those with a lower one are tried before"
+        " those with a higher; by default a target's place in the list, 1 for the first. Targets"
+        " with the same one share the load.",
+    )
+    weight: float = Field(
+        1.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Its share of the load among targets that are equally near and have the same"
+        " priority, relative to theirs. 0: nobody is sent there.",
+    )
     sni_required: bool = Field(
         True,
         description="Clients must send the host's name in the TLS handshake; told of `https` hosts"
@@ -236,6 +255,12 @@ class RedirectSettings(Section):
         le=86400.0,
         description="Signed URLs are the same within a window, so that caches in front can keep"
         " them and signing costs nothing.",
+    )
+    other_regions: bool = Field(
+        True,
+        description="Clients for whom there is neither a target of their region nor one for"
+        " everywhere, or whose region is not known, are sent to targets of other regions. False:"
+        " they get everything inline.",
     )
 
 
@@ -464,6 +489,7 @@ class Settings(BaseSettings):
         description="Ways for clients to read the store, in order of preference; by default"
         " `self`, and `s3` before it when the store is S3.",
     )
+    regions: RegionSettings = RegionSettings()
     access: AccessSettings = AccessSettings()
     upstreams: tuple[UpstreamSettings, ...] = Field(
         (), description="Forges and servers whose repositories are mirrored and served."
@@ -487,6 +513,11 @@ class Settings(BaseSettings):
             raise ValueError(f"two targets are named {min(twice)!r}; give each its own name")
         if any(t.type == "s3" for t in self.targets) and self.store.type != "s3":
             raise ValueError("a target of type s3 needs a store of type s3")
+        if self.targets and not any(target.weight for target in self.targets):
+            raise ValueError(
+                "every target has weight = 0, so nobody would be sent anywhere; write"
+                " redirect.enabled = false if that is meant"
+            )
         longest = self.redirect.lifetime + self.redirect.window
         if self.retention.keep < 2 * longest:
             raise ValueError(

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from redirects.selection import Selection, Standing
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
@@ -103,6 +104,17 @@ async def build_targets(settings: Settings, store: Store, keys: SigningKeys) -> 
         except ValueError as error:
             raise Unusable(f"target {target.name}: {error}") from None
     return tuple(targets)
+
+
+def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection:
+    """The targets with what the settings say of whom each is for."""
+    standings = {
+        target.name: Standing(
+            target.regions, place if target.priority is None else target.priority, target.weight
+        )
+        for place, target in enumerate(settings.effective_targets(), 1)
+    }
+    return Selection(targets, standings, settings.redirect.other_regions)
 
 
 async def _s3_target(target: S3TargetSettings, store: Store, window: Window) -> S3Target:

@@ -43,7 +43,7 @@ async def bundle_list(
         decision = negotiate(
             _BOTH,
             bundle.bundle_file,
-            runtime.targets,
+            runtime.selection,
             client,
             time.time(),
             readable=runtime.health.filter(frozenset(bundle.bundle_readable)),

@@ -174,7 +174,7 @@ class GitHttp:
                 bundles = await bundle_list(
                     self.runtime,
                     repository.name,
-                    asker(self.runtime, request),
+                    asker(self.runtime, request, asked.session.server_options),
                     bundle_filter=None,
                     audience=self.terms.audience,
                 )

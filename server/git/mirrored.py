@@ -16,7 +16,7 @@ from server.git import answers
 from server.git.answers import RECEIVE_PACK, UPLOAD_PACK
 from server.git.callers import Answered, Caller, caller_of, refusal, silence
 from server.git.mirrored_fetch import MirroredFetch
-from server.git.requests import body_of
+from server.git.requests import asker, body_of
 from server.git.sight import Sight
 from server.git.upload_pack import UploadPack
 from server.outcome import Outcome
@@ -80,7 +80,8 @@ class MirroredGit:
             view = await self.upstreams.views.recent(remote, caller.shown)
             exchange = request[EXCHANGE]
             exchange.repository, exchange.outcome = remote.name, Outcome.HIT
-            bundles = await self.fetches.bundles(request, remote, view, bundle_filter)
+            client = asker(self.runtime, request)
+            bundles = await self.fetches.bundles(client, remote, view, bundle_filter)
             return answers.bundle_file(bundles)
 
         return await self._for_caller(request, remote, listed)

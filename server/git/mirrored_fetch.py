@@ -13,6 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import RunFailed
+from redirects.acceptance import Client
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Refused as GitRefused
@@ -135,7 +136,8 @@ class MirroredFetch:
                 return answers.refs(request, view.refs, asked)
             case v2.BundleUri():
                 exchange.command, exchange.outcome = "bundle-uri", Outcome.HIT
-                bundles = await self.bundles(request, remote, view)
+                client = asker(self.runtime, request, asked.session.server_options)
+                bundles = await self.bundles(client, remote, view)
                 return answers.plain(UPLOAD_PACK, "result", bundles.to_lines())
             case v2.ObjectInfo():
                 exchange.command = "object-info"
@@ -146,7 +148,7 @@ class MirroredFetch:
                 return await self._fetch(request, remote, caller, view, asked)
 
     async def bundles(
-        self, request: web.Request, remote: Remote, view: View, bundle_filter: str | None = None
+        self, client: Client, remote: Remote, view: View, bundle_filter: str | None = None
     ) -> BundleList:
         """The list of bundles that hold nothing but what this caller may see."""
         repository = self.upstreams.mirrors.get(remote)
@@ -155,7 +157,7 @@ class MirroredFetch:
         return await bundle_list(
             self.runtime,
             remote.name,
-            asker(self.runtime, request),
+            client,
             bundle_filter=bundle_filter,
             audience=upstream_audience(remote.upstream),
             shown=functools.partial(self.runtime.coverage.behind, repository, view.refs),

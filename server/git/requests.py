@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Iterable
 from typing import Final
 
 from aiohttp import web
@@ -41,10 +42,10 @@ def acceptance_of(protocols: tuple[str, ...]) -> Acceptance:
     return Acceptance(frozenset(protocols))
 
 
-def asker(runtime: Runtime, request: web.Request) -> Client:
-    """Who asks, and where it reaches this server."""
+def asker(runtime: Runtime, request: web.Request, options: Iterable[str] = ()) -> Client:
+    """Who asks, from where, and where it reaches this server; ``options`` are server options."""
     settings = runtime.settings
-    return client_of(request, settings.public_url, settings.listen)
+    return client_of(request, settings.public_url, settings.listen, options)
 
 
 async def body_of(request: web.Request, seconds: float) -> bytes:

@@ -113,7 +113,7 @@ class UploadPack:
             git=repository,
             snapshot=snapshot,
             question=question,
-            client=asker(runtime, request),
+            client=asker(runtime, request, fetch.session.server_options),
             acceptance=acceptance_of(fetch.packfile_uris) if redirecting else ACCEPTS_NOTHING,
             coverage=runtime.coverage,
             observe=observe,

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
 from redirects.acceptance import Client
 from redirects.audience import Audience
+from redirects.selection import Selection
 from redirects.targets import Target
 from repos.hg.repository import HgSnapshot
 from server.runtime import Runtime
@@ -77,16 +79,26 @@ def offered(runtime: Runtime, snapshot: HgSnapshot) -> frozenset[bytes]:
 def targets(
     runtime: Runtime, client: Client, audience: Audience
 ) -> tuple[AdvertisedTarget, ...] | None:
-    """The targets that may be named to this client; None where redirects are switched off."""
+    """The targets that may be named to this client; None where redirects are switched off.
+
+    Clients take them in this order, the nearest first.
+    """
     if not runtime.settings.redirect.enabled:
         return None
     said = {target.name: target for target in runtime.settings.effective_targets()}
     return tuple(
         _advertised(target, client, said[target.name])
-        for target in runtime.targets
+        for target in _may_be_named(runtime.selection, client)
         if not (audience.private and not target.signed)
         and not (audience.targets and target.name not in audience.targets)
     )
+
+
+def _may_be_named(selection: Selection, client: Client) -> Iterator[Target]:
+    """In order; a client keeps to one order for all content, so it is of no entity."""
+    for candidate in selection.order(client, digest=""):
+        if candidate.bar is None:
+            yield candidate.target
 
 
 def _advertised(target: Target, client: Client, said: TargetSettings) -> AdvertisedTarget:

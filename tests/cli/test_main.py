@@ -36,7 +36,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert output.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("name", ["index", "bundles", "config", "doctor"])
+@pytest.mark.parametrize("name", ["index", "bundles", "config", "doctor", "explain"])
 def test_command_files_import_nothing_heavy(name: str) -> None:
     """A command's own help is as fast."""
     program = f"import sys, cli.{name}\nprint([name for name in {HEAVY!r} if name in sys.modules])"

@@ -10,6 +10,7 @@ from redirects.acceptance import Acceptance, Client
 from redirects.audience import PUBLIC, Audience
 from redirects.decision import Decision, Inline, PassedOver, Reason, Redirect
 from redirects.negotiation import negotiate
+from redirects.selection import Selection
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
@@ -45,7 +46,7 @@ def decide(
     return negotiate(
         acceptance,
         ENTITY,
-        targets,
+        Selection(targets),
         CLIENT,
         NOW,
         readable=readable,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
 from redirects.decision import Decision, Inline, PassedOver, Reason, Redirect
 from redirects.negotiation import negotiate
+from redirects.selection import Selection
 from redirects.signing import SigningKeys
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
 from redirects.window import Window
@@ -44,7 +45,7 @@ def decide(
     return negotiate(
         acceptance,
         entity,
-        targets,
+        Selection(targets),
         client,
         NOW,
         readable=readable,
@@ -151,6 +152,13 @@ def test_reasons_are_words_with_sentences() -> None:
         "protocol_not_accepted",
         "target_not_accepted",
         "no_credentials",
+        "down",
+        "no_weight",
+        "wrong_region",
+        "nearer_target",
+        "lower_priority",
+        "by_weight",
+        "clients_order",
     }
     for reason in Reason:
         assert re.fullmatch(r"[A-Z].*\.", reason.text)

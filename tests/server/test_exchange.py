@@ -3,22 +3,34 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.exchange import Exchange, client_of
+from redirects.locality import NOWHERE, Whereabouts
+from server.exchange import EXCHANGE, Exchange, client_of
 
 LISTEN = "127.0.0.1:8417"
+
+
+@dataclass
+class Asking:
+    """As much of a request as is looked at."""
+
+    headers: dict[str, str]
+    where: Whereabouts = field(default=NOWHERE)
+
+    def __getitem__(self, key: object) -> Exchange:
+        assert key is EXCHANGE
+        return Exchange("id", self.where)
 
 
 def base(host: str | None, public_url: str | None = None) -> str:
     """Where a client reaches the server that sent this Host header."""
     headers = {} if host is None else {"Host": host}
-    request = SimpleNamespace(headers=headers)
-    return client_of(request, public_url, LISTEN).base_url  # type: ignore[arg-type]
+    return client_of(Asking(headers), public_url, LISTEN).base_url  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -58,3 +70,16 @@ def test_an_exchange_begins_with_nothing() -> None:
     exchange = Exchange("id")
     assert (exchange.repository, exchange.dialect, exchange.command) == (None, "", "")
     assert (exchange.outcome, exchange.sent, exchange.redirected) == (None, 0, 0)
+
+
+def test_a_client_is_where_its_request_is() -> None:
+    """What is known of the request's origin is the client's; a server option of git goes before."""
+    asking = Asking({}, Whereabouts("192.0.2.7", "192.0.2.0/24", "office"))
+    said = [
+        ("x", "offramp.region=eu-west-1"),
+        ("offramp.regions=b", "offramp.region=No Region"),
+        (),
+    ]
+    clients = [client_of(asking, None, LISTEN, options) for options in said]  # type: ignore[arg-type]
+    assert [client.region for client in clients] == ["eu-west-1", "office", "office"]
+    assert {client.network for client in clients} == {"192.0.2.0/24"}

@@ -23,6 +23,7 @@ from cache.records import Part
 from indexer.catalog import Bundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client, Location
 from redirects.audience import PUBLIC, Audience
+from redirects.selection import Selection
 from redirects.targets import HttpTarget
 from redirects.window import Window
 from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
@@ -190,7 +191,7 @@ class House:
         return Pipeline(
             self.cache,
             self.store,
-            (TARGET,),
+            Selection.of(TARGET),
             self.publisher,  # type: ignore[arg-type]
             self.bundles,  # type: ignore[arg-type]
             self.health,  # type: ignore[arg-type]

@@ -11,8 +11,7 @@ from urllib.parse import unquote
 from indexer.catalog import CloneBundle
 from redirects.acceptance import Acceptance, Client
 from redirects.audience import Audience
-from redirects.decision import Redirect
-from redirects.negotiation import negotiate
+from redirects.negotiation import locations
 from repos.hg.offered import offer_of
 from repos.hg.repository import HgSnapshot
 from server.hg.describe import needs_sni
@@ -47,7 +46,7 @@ def entries(
     inline: Collection[str],
     fingerprints: bool,
 ) -> Iterator[Entry]:
-    """The lines of a manifest, in the order of `hg.bundles`, and for each the targets in theirs.
+    """The lines of a manifest, in the order of `hg.bundles`, and for each the nearest target first.
 
     Args:
         runtime: of the server.
@@ -80,24 +79,23 @@ def _located(
     audience: Audience,
     version: tuple[int, int] | None,
 ) -> Iterator[Entry]:
+    if not runtime.settings.redirect.enabled:
+        return
+    targets = {target.name: target for target in runtime.targets}
     said = {target.name: target for target in runtime.settings.effective_targets()}
-    for target in runtime.targets:
-        decision = negotiate(
-            _BOTH,
-            bundle.entity,
-            (target,),
-            client,
-            time.time(),
-            readable=runtime.health.filter(frozenset(bundle.readable)),
-            min_size=0,
-            enabled=runtime.settings.redirect.enabled,
-            audience=audience,
-        )
-        if isinstance(decision, Redirect):
-            attributes = list(_about(bundle, version))
-            if needs_sni(target, client, said[target.name]):
-                attributes.append(("REQUIRESNI", "true"))
-            yield Entry(decision.location.url, tuple(attributes))
+    for location in locations(
+        _BOTH,
+        bundle.entity,
+        runtime.selection,
+        client,
+        time.time(),
+        readable=runtime.health.filter(frozenset(bundle.readable)),
+        audience=audience,
+    ):
+        attributes = list(_about(bundle, version))
+        if needs_sni(targets[location.target], client, said[location.target]):
+            attributes.append(("REQUIRESNI", "true"))
+        yield Entry(location.url, tuple(attributes))
 
 
 def _about(bundle: CloneBundle, version: tuple[int, int] | None) -> Iterator[tuple[str, str]]:

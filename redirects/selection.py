@@ -1,0 +1,199 @@
+# Law of this file: in which order targets are tried for one client and one entity, and nothing
+# else. First come the targets of the client's region, then those of no region, then the others;
+# among these priority, and among equals a lot that is always the same, weighted.
+#
+# The lot is weighted rendezvous hashing: each target draws a number that depends on itself, the
+# client's network and the entity alone, and the least draw wins. So one client stays with one
+# target, a target that goes away moves only what it had, and servers agree without talking.
+# -ln(u) / weight for a uniform u is a clock that strikes at a rate of `weight`, and the chance that
+# one of several clocks is the first is its share of all the rates.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from itertools import groupby
+from math import inf, log
+from typing import Final, Self
+
+from redirects.acceptance import Client, spread_of
+from redirects.decision import Reason
+from redirects.targets import Target
+
+# Regions that are remembered with their order. Clients can make words up, which push others out.
+_REGIONS: Final = 1024
+
+_MASK: Final = (1 << 64) - 1
+_UNIT: Final = 2.0**-64
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the settings say of a target beside how it is read.
+
+    Attributes:
+        regions: shell patterns of the regions that it serves; empty: it is for everywhere.
+        priority: lower goes before higher.
+        weight: its share among its equals, relative to theirs; 0: nobody is sent there.
+
+    Raises:
+        ValueError: the weight is negative or no number.
+    """
+
+    regions: tuple[str, ...] = ()
+    priority: int = 0
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight < inf:
+            raise ValueError(f"a weight of {self.weight}: write 0 or a positive number")
+
+    def serves(self, region: str) -> bool:
+        """Whether ``region`` is one of its regions."""
+        return any(fnmatchcase(region, pattern) for pattern in self.regions)
+
+
+class Distance(IntEnum):
+    """How far a target is from a client, as far as that is known."""
+
+    SAME_REGION = 0
+    EVERYWHERE = 1
+    OTHER_REGION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target as it stands to the clients of one region.
+
+    Attributes:
+        target: the target.
+        distance: to these clients.
+        priority: as in :class:`Standing`.
+        weight: likewise.
+        bar: why it is named to none of them, whatever they ask for; None if it may be.
+        seed: 64 bits made of its name.
+    """
+
+    target: Target
+    distance: Distance
+    priority: int
+    weight: float
+    bar: Reason | None
+    seed: int
+
+    @property
+    def rank(self) -> tuple[bool, Distance, int]:
+        """What is compared before lots are drawn; those that are barred are last."""
+        return self.bar is not None, self.distance, self.priority
+
+
+_Ranked = tuple[tuple[Candidate, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The targets of a server, and what decides between them.
+
+    Attributes:
+        targets: in the order of the settings.
+        standings: by name of the target. Those without one go after each other in that order,
+            everywhere.
+        other_regions: clients may be sent to targets of other regions than theirs, when there is
+            none of theirs and none for everywhere. Where a client is of no known region, every
+            region is another one.
+    """
+
+    targets: tuple[Target, ...]
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    other_regions: bool = True
+    _ranked: Callable[[str | None], _Ranked] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_ranked", lru_cache(_REGIONS)(self._rank))
+
+    @classmethod
+    def of(cls, *targets: Target) -> Self:
+        """Targets that are tried in this order, wherever the client is."""
+        return cls(targets)
+
+    def order(
+        self, client: Client, digest: str, wanted: Sequence[str] | None = None
+    ) -> Iterator[Candidate]:
+        """The targets, the one to be tried first for this client and entity before the others.
+
+        Args:
+            client: who asks.
+            digest: of the entity, hex; empty for an order that holds for no entity in particular.
+            wanted: names in the client's own order, which then decides alone; those that it does
+                not list come last.
+        """
+        ranked = self._ranked(client.region)
+        if wanted is not None:
+            yield from _as_wanted(ranked, wanted)
+            return
+        for equals in ranked:
+            if len(equals) == 1:
+                yield equals[0]
+            else:
+                yield from _by_lot(equals, client, digest)
+
+    def _rank(self, region: str | None) -> _Ranked:
+        """The targets for clients of one region: groups of equals, in order."""
+        candidates = [
+            self._candidate(target, place, region) for place, target in enumerate(self.targets)
+        ]
+        candidates.sort(key=lambda candidate: candidate.rank)
+        return tuple(
+            # What is barred needs no lot, and could have no weight to draw one with.
+            group
+            for _, equals in groupby(candidates, key=lambda candidate: candidate.rank)
+            for group in _apart(tuple(equals))
+        )
+
+    def _candidate(self, target: Target, place: int, region: str | None) -> Candidate:
+        standing = self.standings.get(target.name) or Standing(priority=place + 1)
+        if not standing.regions:
+            distance = Distance.EVERYWHERE
+        elif region is not None and standing.serves(region):
+            distance = Distance.SAME_REGION
+        else:
+            distance = Distance.OTHER_REGION
+        bar = None
+        if standing.weight == 0:
+            bar = Reason.NO_WEIGHT
+        elif distance is Distance.OTHER_REGION and not self.other_regions:
+            bar = Reason.WRONG_REGION
+        seed = spread_of(target.name)
+        return Candidate(target, distance, standing.priority, standing.weight, bar, seed)
+
+
+def _apart(equals: tuple[Candidate, ...]) -> _Ranked:
+    return (equals,) if equals[0].bar is None else tuple((one,) for one in equals)
+
+
+def _as_wanted(ranked: _Ranked, wanted: Sequence[str]) -> list[Candidate]:
+    places = {name: place for place, name in reversed(tuple(enumerate(wanted)))}
+    candidates = (candidate for equals in ranked for candidate in equals)
+    return sorted(candidates, key=lambda one: places.get(one.target.name, len(wanted)))
+
+
+def _by_lot(equals: Sequence[Candidate], client: Client, digest: str) -> Iterator[Candidate]:
+    # A digest is as good as chance already, and so is what is made of the network.
+    key = client.spread ^ int(digest[:16] or "0", 16)
+    drawn = []
+    # In one piece, because with many equals nothing in a decision takes longer.
+    for one in equals:
+        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other.
+        bits = key ^ one.seed
+        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
+        drawn.append(-log(((bits ^ bits >> 31) + 1) * _UNIT) / one.weight)
+    first = drawn.index(min(drawn))
+    yield equals[first]
+    # Only for who cannot be sent to the first.
+    for place in sorted(range(len(equals)), key=drawn.__getitem__):
+        if place != first:
+            yield equals[place]

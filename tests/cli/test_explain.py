@@ -1,0 +1,212 @@
+# Law of this file: what is explained is what a server with the same settings does, and the page
+# about it shows what is really printed.
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from click.testing import CliRunner, Result
+
+from cli.main import offramp as group
+from redirects.targets import HttpTarget
+from redirects.window import Window
+
+WINDOW: Final = Window(900, 21600)
+
+PAGE: Final = (Path(__file__).parents[2] / "docs/regions.md").read_text()
+
+# The settings of the page, its commands, and what it says that these print.
+SETTINGS: Final = re.findall(
+    r"^```toml\n# where-clients-are-sent\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL
+)
+SHOWN: Final = re.findall(
+    r"^    \$ offramp (explain .*)\n((?:^    (?!\$).*\n)+)", PAGE, re.MULTILINE
+)
+
+
+def offramp(*args: str) -> Result:
+    """Run the command line."""
+    return CliRunner().invoke(group, args)
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    """A static server that heeds the one kind of Range that a read-back asks for."""
+
+    def do_GET(self) -> None:
+        path = Path(self.directory, self.path.lstrip("/"))
+        if not path.is_file():
+            self.send_error(404)
+            return
+        content = path.read_bytes()
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+        start = int(asked[1]) if asked else 0
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:])
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's word
+        """Say nothing."""
+
+
+@contextmanager
+def file_server(store: Path) -> Iterator[str]:
+    """The URL of a static server in front of a directory store."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, directory=str(store)))
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def cdns(here: Path, root: Path) -> Iterator[list[str]]:
+    """The page's settings in offramp.toml, with file servers for its CDNs; `project` is indexed."""
+    (root / "group/a.git").rename(root / "project")
+    store = here / "offramp-data/store"
+    with ExitStack() as stack:
+        text = SETTINGS[0]
+        urls = []
+        for name in ("eu-1", "eu-2", "us"):
+            urls.append(stack.enter_context(file_server(store)))
+            text = text.replace(f"https://cdn-{name}.example.org", urls[-1])
+        text = f'root = "root"\n{text}\n[redirect]\nmin_size = 0\n'
+        (here / "offramp.toml").write_text(text)
+        indexed = offramp("index", "--config", "offramp.toml")
+        assert indexed.exit_code == 0, indexed.stderr
+        yield urls
+
+
+def told(output: str) -> list[str]:
+    """The lines that do not depend on the content."""
+    return [line for line in output.splitlines() if line.split()[0] in {"client", "region"}]
+
+
+def targets(output: str) -> list[str]:
+    """What is said of targets."""
+    return sorted(line for line in output.splitlines() if line.startswith("target"))
+
+
+def test_the_page_shows_what_is_printed(cdns: list[str]) -> None:
+    """Each command of docs/regions.md prints the lines that stand below it."""
+    assert len(SHOWN) == 2
+    for command, text in SHOWN:
+        shown = "".join(line[4:] for line in text.splitlines(keepends=True))
+        done = offramp(*shlex.split(command))
+        assert done.exit_code == 0, done.stderr
+        assert told(done.stdout) == told(shown)
+        if targets(shown):
+            assert targets(done.stdout) == targets(shown)
+
+
+def explained(*args: str) -> dict[str, Any]:
+    """As JSON, for who takes both schemes."""
+    common = ("--config", "offramp.toml", "--repo", "project", "--accepts", "http,https", "--json")
+    done = offramp("explain", *common, *args)
+    assert done.exit_code == 0, done.stderr
+    assert not done.stderr
+    values: dict[str, Any] = json.loads(done.stdout)
+    return values
+
+
+def verdicts(values: dict[str, Any]) -> dict[str, str]:
+    """Words by target."""
+    return {target["name"]: target["verdict"] for target in values["targets"]}
+
+
+def test_the_url_is_that_of_the_target(cdns: list[str]) -> None:
+    """Of the region by address; equals are told apart by weight; the content is the bundle's."""
+    values = explained("--from", "192.0.2.200")
+    named = values["redirect"]["target"]
+    other = {"eu-1": "eu-2", "eu-2": "eu-1"}[named]
+    digest = values["content"]["digest"]
+    base_url = cdns[int(named[-1]) - 1]
+    assert values["redirect"]["url"] == f"{base_url}/entities/{digest[:2]}/{digest}"
+    assert (values["client"]["region"], values["client"]["prefix"]) == ("eu-west-1", "192.0.2.0/24")
+    found = verdicts(values)
+    assert found.pop(named) == "chosen"
+    assert found == {other: "by_weight", "us": "nearer_target", "self": "nearer_target"}
+
+
+def test_other_content(cdns: list[str], here: Path) -> None:
+    """What the catalog names, and what only the store has, which nothing is known of."""
+    listed = json.loads(offramp("bundles", "--config", "offramp.toml", "--json").stdout)
+    file = listed["bundles"][0]["bundle_file"]
+    values = explained("--from", "192.0.2.7", "--entity", file)
+    assert values["content"]["title"].startswith("bundle file")
+    assert values["redirect"]["target"] == "us"
+    probes = {path.name for path in (here / "offramp-data/store/entities").glob("*/*")}
+    unknown = (probes - {b[k] for b in listed["bundles"] for k in ("pack", "bundle_file")}).pop()
+    values = explained("--from", "192.0.2.7", "--entity", unknown)
+    assert set(verdicts(values).values()) == {"not_published"}
+    assert (values["redirect"], values["inline"]) == (None, "no_target")
+
+
+def test_a_target_that_is_down_is_told(cdns: list[str], here: Path) -> None:
+    """It was read back through it, and a probe does not come now; the next one is named."""
+    config = here / "offramp.toml"
+    catalog = next((here / "offramp-data/store/documents/catalogs").rglob("project*"))
+    gone = "http://127.0.0.1:1"
+    config.write_text(config.read_text().replace(cdns[2], gone))
+    # Known by its URL: the catalog is made to say that this one gave the bundle back.
+    old, new = (HttpTarget("us", url, WINDOW).fingerprint for url in (cdns[2], gone))
+    catalog.write_text(catalog.read_text().replace(old, new))
+    values = explained("--from", "192.0.2.7")
+    assert verdicts(values)["us"] == "down"
+    assert values["redirect"]["target"] == "self"
+    assert values["redirect"]["expires"] is not None
+
+
+def test_what_goes_inline_whatever_the_target(cdns: list[str]) -> None:
+    """A client that accepts nothing, and one that accepts none of the schemes that there are."""
+    shared = (
+        "explain",
+        "--config",
+        "offramp.toml",
+        "--repo",
+        "project",
+        "--from",
+        "2001:db8:20::1",
+    )
+    nothing = offramp(*shared, "--accepts", "")
+    assert "answer    inline: client_accepts_none: " in nothing.stdout
+    assert "region    office: 2001:db8:20::/48 is in office (regions.networks)" in nothing.stdout
+    tls = offramp(*shared)
+    assert tls.stdout.count("protocol_not_accepted") == 4
+    assert "inline: no_target" in tls.stdout
+    assert "url" not in tls.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "why", "status"),
+    [
+        (("--from", "here"), "no IP address", 2),
+        (("--from", "192.0.2.7", "--accepts", "ftp"), "neither http nor https", 2),
+        (("--from", "192.0.2.7", "--region", "?"), "no name of a region", 2),
+        (("--from", "192.0.2.7", "--entity", "abc"), "no SHA-256", 2),
+        (("--from", "192.0.2.7", "--entity", "ab" * 32), "nor is it in the store", 1),
+        (("--from", "192.0.2.7"), "nothing is published", 1),
+    ],
+)
+def test_what_cannot_be_explained(args: tuple[str, ...], why: str, status: int) -> None:
+    """One line says what is wrong, and what to do."""
+    done = offramp("explain", "--repo", "p", *args)
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
