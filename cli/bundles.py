@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -27,13 +28,21 @@ _RIGHT: Final = frozenset({2, 3, 4})
 @click.command()
 @click.argument("repo", required=False)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@settings_options(root=False)
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    metavar="ROOT",
+    help="Where repositories of Mercurial are, to say how far bundles are behind.",
+)
+@settings_options(root=False)  # which takes --root as it takes the argument ROOT of others
 def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     """Show what is published of REPO, or of all repositories.
 
     Targets are those through which a bundle was read back. Of Mercurial's it is told how many
-    changesets they are behind, where the repository's index is on this machine. Exits with 1 if
-    REPO has no catalog, or one cannot be read.
+    changesets they were behind when a server or `offramp index` on this machine last looked at the
+    repository below ROOT (by default that of the settings, or the current directory); `-` where
+    none did. `withheld` in place of targets: it holds what was stripped, hidden or made secret,
+    and no client is told of it. Exits with 1 if REPO has no catalog, or one cannot be read.
     """
     from cli.clone_bundles import drawn, values
 

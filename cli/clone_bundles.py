@@ -1,5 +1,6 @@
 # Law of this file: what is shown of clone bundles comes from the catalogs, and how far they are
-# behind from the index on this machine, as it is: hg is not asked.
+# behind, and whether clients are told of them, from the index on this machine, as it is: hg is not
+# asked.
 
 from __future__ import annotations
 
@@ -8,10 +9,14 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from indexer.catalog import Catalog, CloneBundle
+    from repos.hg.offered import Offer
     from server.settings import Settings
 
 _HEADER: Final = ("repository", "kind", "size", "changesets", "behind", "age", "targets", "id")
 _RIGHT: Final = frozenset({2, 3, 4, 5})
+
+_WITHHELD: Final = "withheld"
+"""In place of targets: it holds what is not offered any more, and no client is told of it."""
 
 
 def drawn(
@@ -35,10 +40,10 @@ def drawn(
             str(bundle.changesets),
             "-" if behind is None else str(behind),
             age(now - bundle.created),
-            ",".join(_readable(bundle, names)) or "none",
+            _WITHHELD if offered is False else ",".join(_readable(bundle, names)) or "none",
             bundle.id,
         )
-        for catalog, bundle, behind in _each(settings, catalogs)
+        for catalog, bundle, behind, offered in _each(settings, catalogs)
     ]
     return table(_HEADER, rows, _RIGHT) if rows else ""
 
@@ -56,30 +61,38 @@ def values(
             "size": bundle.entity.size,
             "changesets": bundle.changesets,
             "behind": behind,
+            "offered": offered,
             "heads": len(bundle.heads),
             "created": bundle.created,
             "age": now - bundle.created,
             "targets": _readable(bundle, names),
             "file": bundle.entity.digest,
         }
-        for catalog, bundle, behind in _each(settings, catalogs)
+        for catalog, bundle, behind, offered in _each(settings, catalogs)
     ]
 
 
 def _each(
     settings: Settings, catalogs: Sequence[Catalog]
-) -> Iterator[tuple[Catalog, CloneBundle, int | None]]:
-    """Each bundle, and how many changesets that are offered it lacks; None if nobody knows."""
+) -> Iterator[tuple[Catalog, CloneBundle, int | None, bool | None]]:
+    """Each bundle, how many changesets that are offered it lacks, and whether all in it is offered.
+
+    Both as of when hg was last asked, by whatever process; None if nobody knows.
+    """
     for catalog in catalogs:
         if not catalog.clone_bundles:
             continue
-        offered = _offered(settings, catalog.repository)
+        offer = _offer(settings, catalog.repository)
         for bundle in catalog.clone_bundles:
-            yield catalog, bundle, None if offered is None else max(offered - bundle.changesets, 0)
+            if offer is None:
+                yield catalog, bundle, None, None
+            else:
+                behind = max(offer.changesets - bundle.changesets, 0)
+                yield catalog, bundle, behind, offer.holds(bundle.heads)
 
 
-def _offered(settings: Settings, repository: str) -> int | None:
-    """How many changesets the repository offered when it was last looked at."""
+def _offer(settings: Settings, repository: str) -> Offer | None:
+    """What the repository offered when it was last looked at."""
     from repos.hg.database import IndexBroken, IndexUnreadable
     from repos.hg.discovery import locate
     from repos.hg.keeper import Keeper
@@ -95,7 +108,7 @@ def _offered(settings: Settings, repository: str) -> int | None:
     directory = index_directory(settings.data.absolute() / HG_INDEXES, found.path)
     try:
         kept = Keeper(Hg(), found.path, directory).last()
-        return None if kept is None else offer_of(snapshot_of(kept, found.path)).changesets
+        return None if kept is None else offer_of(snapshot_of(kept, found.path))
     except (IndexBroken, IndexUnreadable, OSError):
         return None
 

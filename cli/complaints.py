@@ -80,6 +80,10 @@ def _line(fault: ErrorDetails, file: Path | None, environ: Mapping[str, str]) ->
             return f"{source}{name}: unknown setting{hint if close else ''}"
         case "missing":
             return f"{source}{name}: not set, and it has no default"
+        case "tuple_type":
+            shown = _shown(place, given)
+            wanted = f"[{shown.removeprefix(' = ')}]" if shown else "[...]"
+            return f"{source}{name}{shown}: a list is wanted; write {wanted}"
         case "union_tag_not_found":
             return f"{source}{name}.type: not set; write one of {', '.join(_tags(place))}"
         case "union_tag_invalid":

@@ -97,7 +97,13 @@ def _draw(indexed: Indexed, settings: Settings) -> None:
     if rows:
         click.echo(table(_HEADER, rows, _RIGHT), nl=False)
     else:
-        click.echo(f"offramp: no repository below {settings.local_root}", err=True)
+        root = settings.local_root
+        nothing = (
+            f"no repository below {root}"
+            if root is not None
+            else "nothing to index: there is no ROOT, and no upstream has a mirror here yet"
+        )
+        click.echo(f"offramp: {nothing}", err=True)
     collected = indexed.collected
     if collected is not None and collected.deleted:
         click.echo(f"deleted {len(collected.deleted)} old entities, {size(collected.freed)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -67,8 +68,9 @@ def _greet(settings: Settings, address: str) -> None:
         (f"git {setting}clone {clone_url(base, name)}" for name in git_names),
         (f"hg clone {clone_url(base, name)}" for name in hg_names),
     )
-    shown = 0
+    shown = of_hg = 0
     for line in lines:
+        of_hg += line.startswith("hg ")
         shown += 1
         if shown <= _SHOWN:
             click.echo(f"  {line}")
@@ -76,6 +78,12 @@ def _greet(settings: Settings, address: str) -> None:
         click.echo(f"  ... and {shown - _SHOWN} more repositories")
     if not shown:
         click.echo("  no repository there yet; one that is added is served at once")
+    if of_hg and shutil.which(settings.hg.program) is None:
+        click.echo(
+            f"offramp: no {settings.hg.program!r} is found, and Mercurial repositories cannot be"
+            " served without it: install Mercurial, or say in hg.program where it is",
+            err=True,
+        )
 
 
 def uri_protocols(settings: Settings, base: str) -> str:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from server.setting_types import parse_duration, parse_size
+from server.setting_types import parse_size, read_duration
 from server.settings import Settings
 
 
@@ -130,7 +130,7 @@ def _default(field: FieldInfo) -> str:
     readers = [m.func for m in field.metadata if isinstance(m, BeforeValidator)]
     if parse_size in readers:
         return _in_units(value, _UNITS)
-    if parse_duration in readers:
+    if read_duration in readers:
         return _in_units(value, _TIMES)
     if isinstance(value, Path):
         value = str(value)

@@ -11,7 +11,7 @@ from typing import Final, Protocol, TypeVar
 
 from indexer.hg_bundles import FAILURES, Bundling, Repository, index_clone_bundles
 from indexer.report import Outcome, Progress, Report, Result, Silent, Steps
-from repos.hg.errors import Unservable
+from repos.hg.errors import Restricted, Unservable
 from repos.hg.upkeep import Measured, measure
 
 _T = TypeVar("_T")
@@ -27,7 +27,7 @@ def keeps_out(error: Unservable) -> bool:
 
     Such a repository is not served at all; of every other that has no index, hg answers.
     """
-    return "web.allow_read" in str(error)
+    return isinstance(error, Restricted)
 
 
 class HgRepository(Repository, Protocol):

@@ -85,7 +85,7 @@ async def decide(
     if bundle is None:
         return Skip(_NO_STREAM) if obstacle else Make("there is none yet")
     if not offer.holds(bundle.heads):
-        gone = "it holds what is not offered any more: stripped, hidden, secret or a draft"
+        gone = "it holds what is not offered any more: stripped, hidden, secret or not published"
         return Drop(gone) if obstacle else Make(gone)
     if not await stored(bundle):
         lost = "the store has lost it"
@@ -103,7 +103,8 @@ async def decide(
 
 
 _NO_STREAM: Final = (
-    "the store has secret, hidden, obsolete or draft changesets, or hg would not stream it"
+    "the store has secret, hidden or obsolete changesets, or drafts that are not published, or hg"
+    " would not stream it"
 )
 
 

@@ -34,5 +34,9 @@ class Unservable(Exception):  # noqa: N818 - what the repository is
     """This repository cannot be served by the protocol; the message says why."""
 
 
+class Restricted(Unservable):
+    """hg's configuration says who may read it, and nobody here knows users."""
+
+
 class Moved(Exception):  # noqa: N818 - what happened
     """The repository is not any more what the snapshot says: take a new one, and ask again."""

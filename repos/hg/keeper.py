@@ -19,7 +19,7 @@ from repos.hg.asking import ask
 from repos.hg.build import Builder, Misfit
 from repos.hg.bundling import pour
 from repos.hg.database import IndexBroken, IndexUnreadable, failure_of
-from repos.hg.errors import Unservable
+from repos.hg.errors import Restricted, Unservable
 from repos.hg.generation import Generation, built, current, forget, locked, open_current
 from repos.hg.index import HgIndex
 from repos.hg.nodes import Dag
@@ -179,8 +179,8 @@ class Keeper:
     def _refuse_unservable(self) -> None:
         for word in sorted(requirements_of(self.hg_dir)):
             if word in _UNSERVABLE:
-                raise Unservable(
-                    f"this repository cannot be served by wire protocol v2: {_UNSERVABLE[word]}"
+                raise Restricted(
+                    f"this repository can have no index: {_UNSERVABLE[word]}"
                     f" (requirement {word.decode('ascii')})"
                 )
         self._refuse_restricted()

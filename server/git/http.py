@@ -67,7 +67,11 @@ class GitHttp:
                 if request.method not in methods:
                     raise web.HTTPMethodNotAllowed(request.method, methods)
                 return await self._with_repository(request, path.removesuffix(suffix), handler)
-        return answers.text(404, "There is nothing here. git clients use /<repository>/info/refs.")
+        return answers.text(
+            404,
+            "There is nothing here. git clients use /<repository>/info/refs, and those of Mercurial"
+            " /<repository>?cmd=capabilities.",
+        )
 
     async def _with_repository(
         self,

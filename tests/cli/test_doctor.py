@@ -133,6 +133,17 @@ def test_bucket_out_of_reach(offramp: Offramp, root: Path, here: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_bucket_that_is_not_there(offramp: Offramp, root: Path, s3_config: Path) -> None:
+    """It is said that it must be created."""
+    text = s3_config.read_text()
+    bucket = tomllib.loads(text)["store"]["bucket"]
+    s3_config.write_text(text.replace(bucket, "bucket-of-nobody"))
+    result = offramp("doctor", "root", "--config", "offramp.toml")
+    assert result.returncode == 1
+    assert "NoSuchBucket" in result.stdout
+    assert "  -> create the bucket" in result.stdout
+
+
 def test_json(offramp: Offramp, here: Path) -> None:
     """As JSON, each check has a level, what was seen and a remedy; the exit code is the same."""
     result = offramp("doctor", "missing", "--json")

@@ -71,7 +71,7 @@ def test_no_program(here: Path) -> None:
     [
         ("Mercurial Distributed SCM (version 4.9.1)", Level.WARN, "was not tested"),
         ("Mercurial Distributed SCM (version 6.9rc0+3-abc)", Level.OK, "hg 6.9rc0+3-abc"),
-        ("chg", Level.WARN, "not clear from 'chg'"),
+        ("git version 2.39.5", Level.FAIL, "this is no Mercurial"),
     ],
 )
 def test_other_versions(here: Path, said: str, level: Level, what: str) -> None:
@@ -80,9 +80,33 @@ def test_other_versions(here: Path, said: str, level: Level, what: str) -> None:
     program = here / "hg"
     program.write_text(f"#!/bin/sh\n[ $1 = version ] && echo '{said}' && exit 0\nexit 1\n")
     program.chmod(0o755)
-    version, _refused = checked(here / "root", str(program))
+    version, *_refused = checked(here / "root", str(program))
     assert version.level is level
     assert what in version.what
+
+
+def test_what_is_no_mercurial(here: Path) -> None:
+    """A program that fails at everything, and not in hg's words, is said to be none."""
+    (here / "root/a/.hg/store").mkdir(parents=True)
+    program = here / "hg"
+    program.write_text("#!/bin/sh\necho unrecognized option >&2\nexit 1\n")
+    program.chmod(0o755)
+    (only,) = checked(here / "root", str(program))
+    assert only.level is Level.FAIL
+    assert "this is no Mercurial" in only.what
+    assert "'unrecognized option'" in only.what
+    assert "hg.program" in only.remedy
+
+
+def test_configuration_that_is_not_there(here: Path) -> None:
+    """A file of `HGRCPATH` that hg would pass over in silence is named, and no other."""
+    root = made(here / "root", a="empty")
+    (here / "there.rc").write_text("")
+    environ = {"HGRCPATH": f"{here}/there.rc:{here}/gone.rc"}
+    hg = Hg(60, environ, str(versions.executable(PROGRAM)))
+    gone, version = check_hg(root, here / "data", hg)
+    assert (gone.level, version.level) == (Level.WARN, Level.OK)
+    assert f"{here}/gone.rc" in gone.what
 
 
 def test_an_hg_without_zstd(here: Path) -> None:
@@ -127,8 +151,10 @@ async def test_a_repository_that_hgweb_keeps_to_itself(here: Path) -> None:
     (root / "a/.hg/hgrc").write_text("[web]\nallow_read = alice\n")
     refused, rest = await served(root)
     assert refused.level is Level.FAIL
-    assert "repository a: hg serve does not answer for it: 401" in refused.what
+    assert "repository a: not served at all" in refused.what
+    assert "[access]" in refused.remedy
     assert "for 1 repository" in rest.what
+    assert [verdict.level for verdict in checked(root)] == [Level.OK]  # it is said once
 
 
 async def test_hg_serve_does_not_start(here: Path) -> None:
@@ -152,9 +178,9 @@ async def test_no_mercurial_no_hg_serve(here: Path) -> None:
 async def test_push_patterns_that_match_nothing(here: Path) -> None:
     """A pattern of `hg.push` that lets nobody push is named; one that does is not."""
     root = made(here / "root", a="empty")
-    _serves, pattern = await served(root, push=("a", "/a"))
+    _serves, pattern = await served(root, push=("a", "b/*"))
     assert pattern.level is Level.WARN
-    assert "'/a'" in pattern.what
+    assert "'b/*'" in pattern.what
 
 
 # -------------------------------------------------------------------------------------------
@@ -166,3 +192,16 @@ def test_both_kinds_are_counted(here: Path) -> None:
     loaded = load(None, root=here / "root", data=here / "data")
     said = [verdict.what for verdict in check_machine(loaded, Git())]
     assert f"ROOT {here / 'root'}: 1 repository, 1 of Mercurial" in said
+
+
+def test_git_is_not_needed_for_mercurial_alone(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without git, a ROOT with nothing but Mercurial repositories is served; one of git is not."""
+    (here / "root/a/.hg/store").mkdir(parents=True)
+    monkeypatch.setenv("PATH", str(here))
+    loaded = load(None, root=here / "root", data=here / "data")
+    git = next(check_machine(loaded, Git()))
+    assert (git.level, "git cannot be run" in git.what) == (Level.WARN, True)
+    for folder in ("objects", "refs"):
+        (here / "root/g.git" / folder).mkdir(parents=True)
+    (here / "root/g.git/HEAD").write_text("ref: refs/heads/main\n")
+    assert next(check_machine(loaded, Git())).level is Level.FAIL

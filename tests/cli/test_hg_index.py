@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 
 from cli.main import offramp as group
 from repos.hg.generation import locked
+from repos.hg.keeper import Keeper
+from repos.hg.program import Hg
 from repos.hg.repository import index_directory
 from repos.hg.upkeep import IndexPlace
 from tests.cli.hg_repositories import PROGRAM, environ, made
@@ -92,9 +94,9 @@ def test_clone_bundles_are_shown(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     (shown,) = json.loads(bundles("--json"))["clone_bundles"]
     assert (shown["kind"], shown["changesets"], shown["behind"]) == ("gzip-v2", 1, None)
     assert (shown["spec"], shown["heads"], shown["targets"]) == ("gzip-v2", 1, ["self"])
+    (shown,) = json.loads(bundles("project", "--json", "--root", root))["clone_bundles"]
+    assert (shown["behind"], shown["offered"]) == (2, True)
     monkeypatch.setenv("OFFRAMP_ROOT", str(root))
-    (shown,) = json.loads(bundles("project", "--json"))["clone_bundles"]
-    assert shown["behind"] == 2
     header, line = bundles().splitlines()
     assert header.split()[:5] == ["repository", "kind", "size", "changesets", "behind"]
     assert line.split()[0:2] == ["project", "gzip-v2"]
@@ -104,6 +106,35 @@ def test_clone_bundles_are_shown(here: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shown["behind"] is None
     shutil.rmtree(root / "project")
     assert bundles().splitlines()[1].split()[5] == "-"
+
+
+def test_a_bundle_that_clients_are_not_told_of(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What holds a changeset that is secret by now is marked, as soon as somebody has looked."""
+    monkeypatch.setenv("OFFRAMP_HG__BUNDLES", '["gzip-v2"]')
+    root = made(here / "root", project="empty")
+    with work(versions.hg(PROGRAM), root / "project") as repository:
+        repository.commit(first="1\n")
+        run(root)
+        assert bundles("--root", root).splitlines()[1].split()[-2] == "self"
+        versions.output(
+            versions.hg(PROGRAM), root / "project", "phase", "--secret", "--force", "--rev", "tip"
+        )
+    Keeper(
+        Hg(60, environ(), environ()["OFFRAMP_HG__PROGRAM"]),
+        root / "project/.hg",
+        place(root / "project"),
+    ).refresh()
+    assert bundles("--root", root).splitlines()[1].split()[-2] == "withheld"
+
+
+def test_upstreams_alone(here: Path) -> None:
+    """Without a ROOT it is said that there is nothing, and not below what."""
+    (here / "offramp.toml").write_text(
+        '[[upstreams]]\nvcs = "hg"\nprefix = "code"\nurl = "https://hg.example.org"\n'
+    )
+    said = CliRunner().invoke(group, ["index", "--config", "offramp.toml"])
+    assert said.exit_code == 0
+    assert "offramp: nothing to index: there is no ROOT" in said.stderr
 
 
 def test_a_damaged_index_is_made_again(here: Path) -> None:
@@ -127,14 +158,28 @@ def test_what_is_no_index_of_ours_is_left_alone(here: Path) -> None:
 
 
 def test_one_failure_stops_no_other(here: Path) -> None:
-    """A repository that cannot be served is told with its reason; the exit code is 1."""
+    """A repository that hg refuses is told with its reason; the exit code is 1."""
     root = made(here / "root", b="empty", a="empty")
-    (root / "a/.hg/requires").write_text("treemanifest\nstore\n")
+    (root / "a/.hg/requires").write_text("of-the-future\n")
     result = run(root, code=1)
     _, a, b, *_ = result.stdout.splitlines()
     assert a.split()[:4] == ["a", "hg", "index", "failed"]
-    assert "split by directories" in a
+    assert "of-the-future" in a
     assert b.split()[:4] == ["b", "hg", "index", "made"]
+
+
+def test_one_that_can_have_no_index(here: Path) -> None:
+    """It is no failure, again and again: the row says so and why, and the exit code is 0."""
+    root = made(here / "root", b="empty", a="empty")
+    (root / "a/.hg/requires").write_text("treemanifest\nstore\n")
+    _, a, b, *bundles = run(root).stdout.splitlines()
+    assert a.split()[:4] == ["a", "hg", "index", "skipped"]
+    assert "split by directories" in a
+    assert "hg alone answers for it" in a
+    assert b.split()[:4] == ["b", "hg", "index", "made"]
+    assert {line.split()[2] for line in bundles} == {
+        "skipped"
+    }  # an empty one has nothing to bundle
 
 
 def test_an_hg_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from cli.serve import _greet
 from server.settings import Settings, load
 
 CLONE = "  hg clone http://127.0.0.1:8417/"
+
+
+@pytest.fixture(autouse=True)
+def program(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program in PATH that is taken for hg; it is not run."""
+    hg = here / "bin/hg"
+    hg.parent.mkdir()
+    hg.write_text("")
+    hg.chmod(0o755)
+    monkeypatch.setenv("PATH", str(hg.parent))
+    return hg
 
 
 def greeting(root: Path) -> list[str]:
@@ -72,6 +84,18 @@ def test_upstreams(here: Path) -> None:
     hg, git = greeted(loaded)
     assert hg.startswith("  hg clone http://127.0.0.1:8417/hg")
     assert git.startswith("  git ")
+
+
+def test_no_hg(here: Path, program: Path) -> None:
+    """It is said that Mercurial repositories cannot be served, with what to do; others can be."""
+    program.unlink()
+    root = made(here / "root", "a")
+    *lines, last = greeting(root)
+    assert lines == [f"{CLONE}a"]
+    assert last.startswith("offramp: no 'hg' is found")
+    assert "hg.program" in last
+    (root / "a").rename(here / "elsewhere")
+    assert not any("hg" in line for line in greeting(root))
 
 
 def test_an_empty_root(here: Path) -> None:

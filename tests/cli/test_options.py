@@ -116,6 +116,13 @@ def test_no_secret_is_told(text: str) -> None:
     assert "hunter2" not in told(text)
 
 
+def test_one_value_where_a_list_is_wanted() -> None:
+    """It is said what to write; a list of secrets is not shown."""
+    line = told('[hg]\nbundles = "zstd-v2"')
+    assert line.endswith('hg.bundles = "zstd-v2": a list is wanted; write ["zstd-v2"]')
+    assert told('upstreams = "hunter2"').endswith("a list is wanted; write [...]")
+
+
 def test_variables_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fault that came from the environment names the variable, not the file."""
     monkeypatch.setenv("OFFRAMP_LOG__LEVEL", "loud")

@@ -36,6 +36,7 @@ from tests.indexer.conftest import Publishing
 from tests.indexer.test_hg_plan import Values
 
 MADE, UP_TO_DATE, FAILED = Outcome.MADE, Outcome.UP_TO_DATE, Outcome.FAILED
+SKIPPED = Outcome.SKIPPED
 DROPPED, PUBLISHED, BUSY = Outcome.DROPPED, Outcome.PUBLISHED, Outcome.BUSY
 
 PROGRAM = "7.2.4"
@@ -258,7 +259,7 @@ async def test_a_secret_under_a_stream(bench: HgBench, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(module, "make_stream_bundle", making)
     result = (await bench.results())["stream-v2"]
-    assert result.outcome is UP_TO_DATE
+    assert result.outcome is SKIPPED
     assert "secret" in result.reason
     assert bench.publish.published == []
 
@@ -394,9 +395,18 @@ async def test_whoever_cancels_ends_hg(bench: HgBench, tmp_path: Path) -> None:
 
 
 async def test_an_index_that_fails(bench: HgBench) -> None:
-    """Then nothing is said of bundles; and nobody need make any."""
+    """Then nothing is said of bundles; and nobody need make any.
+
+    One that can have no index is no failure; one whose configuration keeps everybody out is.
+    """
     report = await index_hg_repository(bench.repository, None)
     assert [result.kind for result in report.results] == [KIND]
     (bench.repository.path / "requires").write_text("treemanifest\n")
     report = await index_hg_repository(bench.repository, bench.bundling)
-    assert [(result.kind, result.outcome) for result in report.results] == [(KIND, FAILED)]
+    (index,) = report.results
+    assert (index.kind, index.outcome, report.failed) == (KIND, SKIPPED, False)
+    assert index.reason.endswith("hg alone answers for it, and there are no clone bundles of it")
+    (bench.repository.path / "requires").write_text("store\n")
+    (bench.repository.path / "hgrc").write_text("[web]\nallow_read = alice\n")
+    (index,) = (await index_hg_repository(bench.repository, bench.bundling)).results
+    assert (index.outcome, index.reason.startswith("not served at all")) == (FAILED, True)

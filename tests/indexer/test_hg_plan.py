@@ -10,7 +10,7 @@ import pytest
 
 from indexer.catalog import CloneBundle
 from indexer.hg_plan import KINDS, Decision, Publish, decide
-from indexer.plan import Drop, Make, UpToDate
+from indexer.plan import Drop, Make, Skip, UpToDate
 from repos.hg.offered import Offer
 from stores.entity import Entity
 
@@ -62,8 +62,8 @@ async def test_the_first_one() -> None:
     closed = replace(OFFER, streams=False)
     assert isinstance(await decided(None, offer=closed), Make)
     found = await decided(None, kind="stream-v2", offer=closed)
-    assert isinstance(found, UpToDate)
-    assert "secret, hidden, obsolete or draft" in found.reason
+    assert isinstance(found, Skip)
+    assert "secret, hidden or obsolete" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ async def test_the_first_one() -> None:
 )
 async def test_one_that_nobody_wants(kind: str, offer: Offer, values: Values, why: str) -> None:
     """It is not made, and one that is there goes."""
-    for have, decision in ((None, UpToDate), (bundle(kind), Drop)):
+    for have, decision in ((None, Skip), (bundle(kind), Drop)):
         found = await decided(have, kind=kind, offer=offer, values=values)
         assert isinstance(found, decision)
         assert why in found.reason

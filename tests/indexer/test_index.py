@@ -26,6 +26,7 @@ from stores.memory import MemoryStore
 from wire.git.bundle import parse_header
 
 MADE, UP_TO_DATE, FAILED = Outcome.MADE, Outcome.UP_TO_DATE, Outcome.FAILED
+SKIPPED = Outcome.SKIPPED
 DROPPED, PUBLISHED, BUSY = Outcome.DROPPED, Outcome.PUBLISHED, Outcome.BUSY
 
 
@@ -125,7 +126,7 @@ class TestBundles:
     async def test_bundle_files_and_blobless_bundles_can_be_off(self, bench) -> None:
         """Then only the full pack is published."""
         bench.values = replace(bench.values, bundle_uri=False, blobless=False)
-        assert await bench.outcomes() == [MADE, UP_TO_DATE]
+        assert await bench.outcomes() == [MADE, SKIPPED]
         (bundle,) = (await bench.catalog()).bundles
         assert bundle.bundle_file is None
         assert bench.publish.published == [bundle.pack.entity.digest]
@@ -219,7 +220,7 @@ class TestRuns:
         """And no catalog either."""
         bench = make_bench(make_served("empty"), MemoryStore(), tmp_path)
         report = await bench.index()
-        assert [result.outcome for result in report.results] == [UP_TO_DATE, UP_TO_DATE]
+        assert [result.outcome for result in report.results] == [SKIPPED, SKIPPED]
         assert "empty" in report.results[0].reason
         assert bench.store.documents == {}
 
@@ -233,7 +234,7 @@ class TestRuns:
         catalog = await bench.catalog()
         assert catalog.bundles == ()
         assert {retired.digest for retired in catalog.retired} == named
-        assert await bench.outcomes() == [UP_TO_DATE, UP_TO_DATE]
+        assert await bench.outcomes() == [SKIPPED, SKIPPED]
 
     async def test_a_repository_of_another_format_takes_the_place(
         self, bench, make_served, tmp_path: Path
@@ -256,7 +257,7 @@ class TestRuns:
         shallow.run("fetch", "--quiet", "--depth=1", bench.served.tree.as_uri(), "main:copy")
         bench.served = shallow
         report = await bench.index()
-        assert [result.outcome for result in report.results] == [UP_TO_DATE, UP_TO_DATE]
+        assert [result.outcome for result in report.results] == [SKIPPED, SKIPPED]
         assert "shallow" in report.results[0].reason
 
     async def test_what_the_store_lost_is_made_again(self, bench) -> None:

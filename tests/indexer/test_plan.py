@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cache.records import Part
 from indexer.catalog import Bundle
-from indexer.plan import BLOBLESS, FULL, Decision, Drop, Make, Publish, UpToDate, decide
+from indexer.plan import BLOBLESS, FULL, Decision, Drop, Make, Publish, Skip, UpToDate, decide
 from stores.entity import Entity
 
 A, B = "a" * 40, "b" * 40
@@ -133,7 +133,7 @@ async def test_no_bundle_where_there_should_be_none(
     """Of an empty or cut repository none is made, and one that there was is dropped."""
     answers = Answers()
     decision = await plan(bundle, answers, tips=tips, obstacle=obstacle)
-    assert isinstance(decision, UpToDate if bundle is None else Drop)
+    assert isinstance(decision, Skip if bundle is None else Drop)
     assert answers.asked == []
 
 
@@ -141,7 +141,7 @@ async def test_blobless_bundles_can_be_switched_off() -> None:
     """Then there are none, and the one that there was is dropped."""
     off = Values(blobless=False)
     blobless = replace(BUNDLE, filter="blob:none")
-    for bundle, expected in ((None, UpToDate), (blobless, Drop)):
+    for bundle, expected in ((None, Skip), (blobless, Drop)):
         decision = await decide(
             BLOBLESS,
             bundle,
@@ -157,7 +157,7 @@ async def test_blobless_bundles_can_be_switched_off() -> None:
 async def test_small_repositories_get_none() -> None:
     """Below `min_objects` nothing is made, from there on it is."""
     values = Values(min_objects=50)
-    assert isinstance(await plan(None, Answers(total=49), values=values), UpToDate)
+    assert isinstance(await plan(None, Answers(total=49), values=values), Skip)
     assert isinstance(await plan(None, Answers(total=50), values=values), Make)
 
 
@@ -216,6 +216,6 @@ async def test_an_unreachable_bundle_never_stays(
     """Whatever else is true, it is replaced or dropped; what is not there is never dropped."""
     decision = await plan(bundle, answers, values=values)
     if bundle is None:
-        assert isinstance(decision, Make | UpToDate)
+        assert isinstance(decision, Make | Skip)
     elif not answers.is_reachable:
         assert isinstance(decision, Make | Drop)

@@ -30,6 +30,9 @@ from tests.repos.test_program import alive
 AT_ONCE = BackendLimits(again=0.0)
 NEVER_AGAIN = BackendLimits(again=3600.0)
 
+# For what must not hang; nothing waits this long.
+PATIENCE = 60
+
 Start = Callable[..., Backend]
 
 
@@ -365,6 +368,18 @@ async def test_closed(tmp_path: Path, seed: Seed, start: Start) -> None:
     await backend.suspect()
     with pytest.raises(BackendFailed, match="this server stops"):
         await backend.url(hg_dir)
+
+
+async def test_closed_while_it_is_stopped(tmp_path: Path, seed: Seed, start: Start) -> None:
+    """A program that somebody stopped goes on, to hear that it is to end."""
+    backend = start(limits=BackendLimits(stop=3600.0))
+    await backend.url(seed.sow(tmp_path / "one"))
+    pid = backend.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    async with asyncio.timeout(PATIENCE):
+        await backend.close()
+    assert not alive(pid)
 
 
 async def test_closed_while_it_starts(tmp_path: Path, start: Start) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +24,7 @@ from repos.hg.build import Builder
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import UnknownNode, Unservable
 from repos.hg.keeper import Keeper
+from repos.hg.peer import Peer, PeerRefused
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
 from repos.hg.revisions import Explicit
@@ -28,6 +32,7 @@ from repos.hg.state import stamps_of
 from tests.hg.repositories import Work, configure, work
 from tests.hg.versions import hg
 from tests.repos.hg_replay import Replay, served, stock
+from tests.repos.hg_serving import served as serving
 from wire.hg.texts import entries, manifest_node
 
 
@@ -315,6 +320,60 @@ async def test_who_may_read_is_not_ours_to_guess(made: Work, repository: HgRepos
     assert (await repository.snapshot()).index.count
     hgrc.write_text("# about the web\n")
     assert (await repository.snapshot()).index.count
+
+
+@pytest.mark.parametrize("how", ["file", "directory", "include"])
+async def test_who_may_read_anything(
+    made: Work, repository: HgRepository, tmp_path: Path, how: str
+) -> None:
+    """What HGRCPATH says of readers counts for each repository, from when it says so."""
+    place = tmp_path / "site"
+    place.mkdir()
+    (place / "not-read").write_text("[web]\ndeny_read = *\n")
+    said = rc = place / "web.rc"
+    rc.write_text("[web]\nstyle = paper\n")
+    if how == "include":
+        (place / "also-not-read").write_text("%include web.rc\n")
+        said = place / "also-not-read"
+    environ = {**repository.hg.environ, "HGRCPATH": f"{place if how == 'directory' else said}"}
+    asked = replace(repository, hg=replace(repository.hg, environ=environ))
+    assert (await asked.snapshot()).index.count == 2
+    rc.write_text("[web]\ndeny_read = *\n")
+    if how == "include":  # what it names is not looked at, before something else has changed
+        made.commit("third", a="3\n")
+    with pytest.raises(Unservable, match="HGRCPATH"):
+        await asked.snapshot()
+    assert (await repository.snapshot()).index.count
+
+
+RULES = {
+    "": True,
+    "deny_read = bob": False,
+    "deny_read =": True,
+    "allow_read = *": True,
+    "allow_read = *, bob": False,
+    "allow-pull = off": False,
+    "allowpull = False": False,
+    "allow-pull = yes": True,
+}
+
+
+async def test_who_may_read_as_hgweb_sees_it(
+    repository: HgRepository, tmp_path: Path, executor: ThreadPoolExecutor
+) -> None:
+    """A repository is answered for if hgweb would let in somebody whom it does not know."""
+    await repository.snapshot()
+    roots = [tmp_path / f"rule{number}" for number in range(len(RULES))]
+    for root, rule in zip(roots, RULES, strict=True):
+        shutil.copytree(repository.path.parent, root)
+        (root / ".hg" / "hgrc").write_text(f"[web]\n{rule}\n")
+    with serving(tmp_path / "serving", *(root / ".hg" for root in roots)) as urls:
+        for root, url, allowed in zip(roots, urls, RULES.values(), strict=True):
+            with nullcontext() if allowed else pytest.raises(PeerRefused, match="not authorized"):
+                Peer(url).call("heads")
+            keeper = Keeper(repository.hg, root / ".hg", tmp_path / "checked")
+            with nullcontext() if allowed else pytest.raises(Unservable, match="who may read"):
+                await asyncio.get_running_loop().run_in_executor(executor, keeper.check)
 
 
 async def test_a_failure_is_told_and_forgotten(made: Work, repository: HgRepository) -> None:

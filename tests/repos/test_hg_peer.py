@@ -8,14 +8,16 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repos.hg.peer import Peer, PeerFailed, PeerRefused
+from repos.hg.peer import Connections, Peer, PeerFailed, PeerRefused
 from tests.repos.hg_serving import BUNDLECAPS, VERSIONS, Seed, make_seed, parts, served
 from wire.hg.v1.requests import read_arguments
 
@@ -47,7 +49,13 @@ def page(status: bytes, body: bytes = b"<html>secret</html>") -> bytes:
 
 
 @contextmanager
-def answering(answer: bytes, *, silent: bool = False, reset: bool = False) -> Iterator[str]:
+def answering(
+    answer: bytes,
+    *,
+    silent: bool = False,
+    reset: bool = False,
+    said: threading.Event | None = None,
+) -> Iterator[str]:
     """The URL of a server that says this to one who asks, and hangs up or says nothing more."""
     done = threading.Event()
 
@@ -58,6 +66,8 @@ def answering(answer: bytes, *, silent: bool = False, reset: bool = False) -> It
             while b"\r\n\r\n" not in request:
                 request += client.recv(4096)
             client.sendall(answer)
+            if said is not None:
+                said.set()
             if silent:
                 done.wait()
             if reset:
@@ -263,6 +273,57 @@ def test_leaving_early() -> None:
         assert next(pieces)
 
 
+# --- what is ended -------------------------------------------------------------------------
+
+
+HANGS = {
+    "before the answer": (b"", "no answer"),
+    "in its head": (OK, "as no Mercurial server does"),
+    "in a string": (sized(b"half")[:-1], "broke off"),
+    "in a chunk": (chunked(b"half", end=b"10\r\nha"), "broke off"),
+    "in an error": (sized(b"refused\n").replace(b"mercurial-0.1", b"hg-error")[:-1], "broke off"),
+}
+
+
+@pytest.mark.parametrize("name", HANGS)
+def test_ended(name: str) -> None:
+    """Who waits for a server is set free by an end of all connections, and has a failure."""
+    answer, says = HANGS[name]
+    connections, said = Connections(), threading.Event()
+    with answering(answer, silent=True, said=said) as url, ThreadPoolExecutor(1) as threads:
+        asking = threads.submit(called, Peer(url, silence=3600.0, connections=connections))
+        said.wait()
+        connections.close()
+        with pytest.raises(PeerFailed, match=says):
+            asking.result()
+        with pytest.raises(PeerFailed, match="this server stops"):
+            called(Peer(url, connections=connections))
+
+
+def test_ended_while_it_is_read() -> None:
+    """What came can be read; then it is a failure, as of any answer that is cut."""
+    connections = Connections()
+    endless = chunked(b"\x04none" + bytes(100_000), kind=b"0.2", end=b"")
+    with answering(endless, silent=True) as url:
+        peer = Peer(url, silence=3600.0, connections=connections)
+        with peer.stream("getbundle") as pieces:
+            assert next(pieces)
+            connections.close()
+            with pytest.raises(PeerFailed, match="broke off"):
+                list(pieces)
+
+
+def test_what_is_over_is_not_ended() -> None:
+    """Connections that were closed are forgotten, and those of others are theirs."""
+    connections = Connections()
+    with answering(sized(b"a")) as url:
+        assert called(Peer(url, connections=connections)) == b"a"
+    assert not connections._open
+    connections.close()
+    with answering(sized(b"a")) as url:
+        assert called(Peer(url)) == b"a"
+
+
 # --- what is asked -------------------------------------------------------------------------
 
 
@@ -287,6 +348,31 @@ def test_arguments(arguments: dict[bytes, bytes], length: int, nodes: int) -> No
     assert all(len(f"{name}: {value}\r\n") <= length for name, value in lines.items())
     assert len(lines) < 100
     assert (method == "POST") == bool(body) == (not lines and bool(body))
+
+
+@pytest.mark.parametrize(("over", "posted"), [(0, True), (99, True), (100, False), (None, False)])
+def test_where_arguments_go(over: int | None, posted: bool) -> None:
+    """Up to a length they go in headers, in any case if there is none."""
+    peer = Peer("http://x", header_length=50, post_over=over)
+    method, headers, body = requested(peer, {b"heads": b"0" * 94})
+    assert (method, bool(body), "X-HgArg-1" in headers) == (
+        ("POST", True, False) if posted else ("GET", False, True)
+    )
+
+
+def test_as_many_headers_as_it_takes() -> None:
+    """Without a bound, what a server would not take in a body is not sent in one."""
+    peer = Peer("http://x", post_over=None)
+    method, headers, _ = requested(peer, {b"heads": b"0" * 200_000})
+    assert method == "GET"
+    assert sum(name.startswith("X-HgArg-") for name in headers) > 190
+
+
+def test_engines() -> None:
+    """A server is told of those that it may compress with, in their order."""
+    for engines, said in ((("none",), "none"), (("zlib", "none"), "zlib,none")):
+        _, headers, _ = Peer("http://x", engines=engines)._request("getbundle", {})
+        assert headers["X-HgProto-1"] == f"0.1 0.2 comp={said}"
 
 
 def test_headers() -> None:
@@ -344,6 +430,16 @@ def test_stock_bundle(stock_peer: Peer, seed: Seed) -> None:
     common = b" ".join(b"%040x" % number for number in range(1000))
     arguments = {b"bundlecaps": BUNDLECAPS, b"heads": seed.tip, b"common": common, b"cg": b"1"}
     assert b"changegroup" in parts(streamed_with(stock_peer, arguments))
+
+
+def test_stock_engines(stock_peer: Peer, seed: Seed) -> None:
+    """A server that compresses does it as it was told to, and the bundle is the same."""
+    arguments = {b"bundlecaps": BUNDLECAPS, b"heads": seed.tip, b"common": b"0" * 40, b"cg": b"1"}
+    found = {
+        streamed_with(replace(stock_peer, engines=engines), arguments)
+        for engines in (("none",), ("zlib", "none"))
+    }
+    assert len(found) == 1
 
 
 def test_stock_refusals(stock_peer: Peer) -> None:

@@ -109,6 +109,14 @@ def test_two_files_do_not_mix(tmp_path: Path) -> None:
         ('public_url = "https://me@host"', "without user"),
         ('public_url = "ftp://host"', "no base URL"),
         ('public_url = "https://a b"', "no base URL"),
+        ('[redirect]\nwindow = "2 minutes"', 'no duration; write seconds, or .* such as "90s"'),
+        ('[redirect]\nmax_wait = "inf"', "finite"),
+        ('[hg]\nbundles = ["zstd-v2", "gzip-v2", "zstd-v2"]', "'zstd-v2' is in it twice"),
+        ('[hg]\nredirect_getbundle_clients = ["7"]', 'release line .* such as "7.2"'),
+        ('[hg]\nredirect_getbundle_clients = ["7.2.4"]', "release line"),
+        ('[hg]\nprogram = "bin/hg"', "relative path"),
+        ('[hg]\npush = ["/team/*"]', "without slashes around it"),
+        ('[hg]\npush = [""]', "matches no repository"),
     ],
 )
 def test_refused(tmp_path: Path, text: str, why: str) -> None:

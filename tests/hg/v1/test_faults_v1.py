@@ -199,12 +199,12 @@ def perishable(
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    stopped = []
+    running = [server]
 
     def stop() -> None:
-        if not stopped:
-            stopped.append(server)
-            server.stop()
+        while running:
+            running.pop().stop()
+            assert server._server is not None
             server._server.server_close()
 
     yield {**s3, "endpoint": f"http://{host}:{port}"}, stop
