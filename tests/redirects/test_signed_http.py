@@ -15,6 +15,7 @@ from redirects.acceptance import Acceptance, Client
 from redirects.audience import Audience
 from redirects.decision import Redirect
 from redirects.negotiation import negotiate
+from redirects.selection import Selection
 from redirects.shared_secret import HmacSigner, SecureLinkSigner
 from redirects.signing import SigningKeys
 from redirects.targets import HttpTarget, SignedHttpTarget, UrlSigner
@@ -103,7 +104,7 @@ def test_it_may_name_what_is_private(
     decision = negotiate(
         Acceptance(frozenset({"https"})),
         entity,
-        (plain, cdn),
+        Selection.of(plain, cdn),
         client,
         NOW,
         readable={plain.fingerprint, cdn.fingerprint},
