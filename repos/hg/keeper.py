@@ -179,7 +179,7 @@ class Keeper:
     def _refuse_unservable(self) -> None:
         for word in sorted(requirements_of(self.hg_dir)):
             if word in _UNSERVABLE:
-                raise Restricted(
+                raise Unservable(
                     f"this repository can have no index: {_UNSERVABLE[word]}"
                     f" (requirement {word.decode('ascii')})"
                 )
@@ -205,7 +205,7 @@ class Keeper:
             or web.get(b"web.allow_read", b"*") not in {b"", b"*"}
             or any(web.get(name, b"").lower() in _NO for name in _PULLS)
         ):
-            raise Unservable(
+            raise Restricted(
                 "hg's configuration says who may read this repository (web.allow_read,"
                 " web.deny_read or web.allow-pull, in its hgrc or in HGRCPATH), and this server"
                 " does not know its users; let access.tokens or access.proxies decide, and take"
