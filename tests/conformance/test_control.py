@@ -13,10 +13,13 @@ from typing import Final
 
 import aiohttp
 
+from indexer.report import Silent
 from redirects.control import lot
+from server.indexing import index_all
 from tests.conformance.clones import V2_HEADERS, accepting, locations, state, stock, v2_request
 from tests.conformance.processes import Offramp, Running
 from tests.conformance.repositories import Repository
+from tests.conftest import Serve
 
 _DECISIONS: Final = re.compile(
     r'^offramp_decisions_total\{outcome="(\w+)",reason="(\w*)",target="(\w*)"\} ([0-9.]+)$',
@@ -199,3 +202,21 @@ async def test_a_broken_file_is_told_once_by_several_workers(
     lines = [await server.logged("") for _ in range(2)]
     assert all("goes on with new redirect.enabled" in line for line in lines), lines
     assert await redirected(server, repository, ["192.0.2.7"] * 8) == set()
+
+
+async def test_bundle_lists_of_a_shadow(serve: Serve, repository: Repository) -> None:
+    """They are empty, and count what would be in them; when it ends, the bundle is in them."""
+    served = await serve(repository.root, redirect={"min_size": 0, "shadow": True})
+    await index_all(served.settings, Silent(), gc=True)
+    await served.runtime.catalogs.refresh_all()
+    listing = f"{served.url}/-/bundles/{repository.name}"
+    server = Running(served.url, None)  # type: ignore[arg-type]
+    async with aiohttp.ClientSession() as session:
+        async with session.get(listing) as answer:
+            assert b"uri" not in await answer.read()
+        assert await decided(server) == {("shadow", "self"): 1}
+        redirect = served.settings.redirect.model_copy(update={"shadow": False})
+        await served.runtime.adopt(served.settings.model_copy(update={"redirect": redirect}))
+        async with session.get(listing) as answer:
+            assert b"uri = " in await answer.read()
+    assert (await decided(server))["redirect", "self"] == 1
