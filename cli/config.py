@@ -15,7 +15,7 @@ from cli.options import Given, config_option, settings_from
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server.settings import Settings, TargetSettings
+    from server.settings import RedirectSettings, Settings, TargetSettings
 
 
 @click.group()
@@ -90,13 +90,23 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     for upstream in settings.upstreams:
         access = "public" if upstream.public else "private"
         yield "upstream", f"/{upstream.title} -> {upstream.url} ({access}, auth {upstream.auth})"
-    redirect = settings.redirect
-    yield (
-        "redirect",
-        f"content of {redirect.min_size} bytes or more, by URLs that live {redirect.lifetime:.0f} s"
-        if redirect.enabled
-        else "never: everything is sent inline",
-    )
+    yield "redirect", _redirected(settings.redirect)
+
+
+def _redirected(redirect: RedirectSettings) -> str:
+    if not redirect.enabled:
+        return "never: everything is sent inline"
+    if redirect.shadow:
+        return "decided and counted, but everything is sent inline"
+    limits = []
+    if redirect.percentage < 100:
+        limits.append(f"to {redirect.percentage:g} % of the networks of clients")
+    if redirect.off_networks:
+        limits.append(f"not to {', '.join(redirect.off_networks)}")
+    if redirect.off_repositories:
+        limits.append(f"not of {', '.join(redirect.off_repositories)}")
+    least, life = redirect.min_size, f"by URLs that live {redirect.lifetime:.0f} s"
+    return ", ".join((f"content of {least} bytes or more", *limits, life))
 
 
 def _target(target: TargetSettings) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 import shutil
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
 
-from cli.errors import Failed, told_plainly
+from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options, with_root
 
 if TYPE_CHECKING:
@@ -29,19 +30,42 @@ _SHOWN = 20
 @settings_options(root=True)
 def command(given: Given, *, workers: int | None, index: bool | None) -> None:
     """Serve every repository under ROOT over HTTP, until it is stopped by Ctrl-C."""
+    settings = _settings(given, workers, index)
+    from server.serving import CannotListen, serve
+
+    with told_plainly():
+        try:
+            serve(
+                settings,
+                lambda address: _greet(settings, address),
+                partial(_read_again, given, workers, index),
+            )
+        except CannotListen as error:
+            raise Failed(str(error)) from None
+
+
+def _settings(given: Given, workers: int | None, index: bool | None) -> Settings:
     settings = with_root(settings_from(given))
     if workers is not None:
         settings = settings.model_copy(update={"workers": workers})
     if index is not None:
         enabled = settings.index.model_copy(update={"enabled": index})
         settings = settings.model_copy(update={"index": enabled})
-    from server.serving import CannotListen, serve
+    return settings
 
-    with told_plainly():
-        try:
-            serve(settings, lambda address: _greet(settings, address))
-        except CannotListen as error:
-            raise Failed(str(error)) from None
+
+def _read_again(given: Given, workers: int | None, index: bool | None) -> Settings:
+    """The settings as they are written now, and as the command line has them.
+
+    Raises:
+        server.reloading.Unreadable: they are wrong.
+    """
+    from server.reloading import Unreadable
+
+    try:
+        return _settings(given, workers, index)
+    except UserError as error:
+        raise Unreadable(error.message) from None
 
 
 def _greet(settings: Settings, address: str) -> None:

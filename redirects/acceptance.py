@@ -43,6 +43,7 @@ class Client:
         region: in which it is; None if that is not known.
         network: that stands for it when load is spread, such as ``192.0.2.0/24``; empty if that is
             not known. Clients of one network are sent to the same target.
+        address: from which it asks; empty if that is not known.
         spread: 64 bits made of the network.
 
     Raises:
@@ -52,6 +53,7 @@ class Client:
     base_url: str
     region: str | None = None
     network: str = ""
+    address: str = ""
     spread: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

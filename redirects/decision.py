@@ -26,6 +26,23 @@ class Reason(Enum):
         return reason
 
     DISABLED = "disabled", "Redirects are switched off (redirect.enabled)."
+    OFF_FOR_REPOSITORY = (
+        "off_for_repository",
+        "Redirects are switched off for this repository (redirect.off_repositories).",
+    )
+    OFF_FOR_NETWORK = (
+        "off_for_network",
+        "Redirects are switched off for the client's address (redirect.off_networks).",
+    )
+    NOT_IN_PERCENTAGE = (
+        "not_in_percentage",
+        "The client's network is not among those that are redirected (redirect.percentage).",
+    )
+    SHADOW = "shadow", "It would be redirected; decisions are only counted (redirect.shadow)."
+    NOT_IN_TIME = (
+        "not_in_time",
+        "It was not computed and published in the time for which clients wait (redirect.max_wait).",
+    )
     CLIENT_ACCEPTS_NONE = "client_accepts_none", "The client did not say that it accepts locations."
     TOO_SMALL = "too_small", "The content is smaller than redirect.min_size."
     NO_TARGET = "no_target", "No target is left that could be named to this client."
@@ -111,10 +128,12 @@ class Inline:
     Attributes:
         reason: why none is named.
         passed_over: every target that was considered, in order.
+        shadowed: what would have been named, where decisions are only counted.
     """
 
     reason: Reason
     passed_over: tuple[PassedOver, ...] = ()
+    shadowed: Location | None = None
 
 
 Decision = Redirect | Inline

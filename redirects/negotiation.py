@@ -25,6 +25,8 @@ def negotiate(
     readable: AbstractSet[str],
     min_size: int,
     enabled: bool,
+    held_back: Reason | None = None,
+    shadow: bool = False,
     audience: Audience = PUBLIC,
 ) -> Decision:
     """Decide how this client gets ``entity``.
@@ -39,15 +41,22 @@ def negotiate(
         readable: fingerprints of the targets through which ``entity`` was read back.
         min_size: bytes below which content goes inline.
         enabled: False, everything goes inline.
+        held_back: why this client is not redirected, though it accepts it; None if it may be. See
+            :meth:`redirects.control.Control.held_back`.
+        shadow: the content goes inline all the same; the decision says what would have been named.
         audience: for whom the content is.
     """
-    needless = _needless(acceptance, entity, min_size, enabled=enabled)
+    needless = unwilling(acceptance, enabled=enabled, held_back=held_back)
+    if needless is None and entity.size < min_size:
+        needless = Reason.TOO_SMALL
     if needless is not None:
         return Inline(needless)
     passed_over: list[PassedOver] = []
     for candidate in selection.order(client, entity.digest, acceptance.targets):
         found = _judge(candidate, acceptance, entity, client, now, readable, audience)
         if isinstance(found, Location):
+            if shadow:
+                return Inline(Reason.SHADOW, tuple(passed_over), found)
             return Redirect(found, tuple(passed_over))
         passed_over.append(PassedOver(candidate.target.name, found))
     return Inline(Reason.NO_TARGET, tuple(passed_over))
@@ -97,6 +106,8 @@ def explain(
     down: AbstractSet[str],
     min_size: int,
     enabled: bool,
+    held_back: Reason | None = None,
+    shadow: bool = False,
     audience: Audience = PUBLIC,
 ) -> tuple[Decision, tuple[Verdict, ...]]:
     """:func:`negotiate`, and what it says of every target, in order; also of those behind.
@@ -118,6 +129,8 @@ def explain(
         readable=up,
         min_size=min_size,
         enabled=enabled,
+        held_back=held_back,
+        shadow=shadow,
         audience=audience,
     )
     chosen: Candidate | None = None
@@ -136,17 +149,17 @@ def explain(
     return decision, tuple(verdicts)
 
 
-def _needless(
-    acceptance: Acceptance, entity: Entity, min_size: int, *, enabled: bool
-) -> Reason | None:
-    """Why no target needs to be looked at."""
+def unwilling(acceptance: Acceptance, *, enabled: bool, held_back: Reason | None) -> Reason | None:
+    """Why everything goes inline, whatever the content; None if something may be redirected.
+
+    The arguments are those of :func:`negotiate`. Who accepts nothing anyway is not said to be held
+    back, so that figures tell how many of those who accept are.
+    """
     if not enabled:
         return Reason.DISABLED
     if not acceptance.protocols:
         return Reason.CLIENT_ACCEPTS_NONE
-    if entity.size < min_size:
-        return Reason.TOO_SMALL
-    return None
+    return held_back
 
 
 def _judge(  # noqa: PLR0917 - names cost a tenth of a decision

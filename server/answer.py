@@ -70,12 +70,14 @@ class Execution:
         run: computes it; blocks.
         valid: says whether a record made earlier may still be served.
         same_as: head and entity of this answer where a bundle is just that: no need to run.
+        inline: it is sent, whatever the client accepts.
     """
 
     key: str
     run: Run
     valid: Callable[[], Awaitable[bool]]
     same_as: tuple[bytes, Part] | None = None
+    inline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +88,14 @@ class Plan:
         covered: a bundle's pack and where the client finds it; None if none is used.
         rest: None when the bundle is the whole answer.
         head: the head of an answer that needs no execution.
+        shadowed: what was decided of a bundle that would cover a part, were decisions not only
+            counted; the rest is then the whole.
     """
 
     covered: Redirected | None
     rest: Execution | None
     head: bytes = b""
+    shadowed: Decision | None = None
 
 
 class Command(Protocol):

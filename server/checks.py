@@ -10,6 +10,7 @@ import aiohttp
 
 from repos.git.program import Git
 from repos.hg.program import Hg
+from server.checks_control import check_control
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
 from server.checks_machine import check_machine
@@ -35,7 +36,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     async with aclosing(check_hg_serve(settings, hg)) as checks:
         async for verdict in checks:
             yield verdict
-    for verdict in check_access(settings):
+    for verdict in (*check_access(settings), *check_control(settings)):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in (

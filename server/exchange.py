@@ -49,8 +49,8 @@ EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 
 
 @functools.lru_cache(maxsize=16384)
-def _client(base_url: str, region: str | None, network: str) -> Client:
-    return Client(base_url, region, network)
+def _client(base_url: str, region: str | None, network: str, address: str) -> Client:
+    return Client(base_url, region, network, address)
 
 
 def client_of(
@@ -69,7 +69,7 @@ def client_of(
     base_url = public_url
     if base_url is None:
         base_url = f"http://{_host(request.headers.get('Host', ''), fallback)}"
-    return _client(base_url, where.region, where.network)
+    return _client(base_url, where.region, where.network, where.address)
 
 
 @functools.lru_cache(maxsize=1024)

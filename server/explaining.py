@@ -24,7 +24,13 @@ from server.locator import Locator
 from server.publish import Publisher
 from server.settings import Settings
 from server.upstreams.routes import Routes
-from server.wiring import build_selection, build_store, build_targets, signing_keys
+from server.wiring import (
+    build_control,
+    build_selection,
+    build_store,
+    build_targets,
+    signing_keys,
+)
 from stores.base import Store
 from stores.entity import Entity
 
@@ -120,16 +126,20 @@ async def explained(settings: Settings, asked: Asked) -> Explanation:
         health = Health(store, targets, publisher.read_back)
         await health.probe()
         base_url = settings.public_url or f"http://{settings.listen}"
+        client = Client(base_url, where.region, where.network, where.address)
+        control = build_control(settings.redirect)
         decision, verdicts = explain(
             Acceptance(asked.protocols),
             content.entity,
             build_selection(settings, targets),
-            Client(base_url, where.region, where.network),
+            client,
             now,
             readable=content.readable,
             down=health.down(),
             min_size=content.min_size,
             enabled=settings.redirect.enabled,
+            held_back=control.held_back(client, asked.repository),
+            shadow=control.shadow,
             audience=_audience(settings, asked.repository),
         )
     faults = tuple(each.fault for each in locator.lists if each.fault is not None)

@@ -189,7 +189,8 @@ def _run(settings: Settings) -> None:
 class Indexing:
     """Indexes again and again while serving: at an interval, and soon after :func:`changed`.
 
-    ``done`` is called after each run.
+    ``done`` is called after each run. Other settings count from the next one on, and for when that
+    is.
     """
 
     settings: Settings
@@ -206,9 +207,9 @@ class Indexing:
     async def _rest(self, seen: int) -> None:
         """Wait for the next run: because of a change after that at ``seen``, or just because."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + self.settings.index.interval
+        began = loop.time()
         while _last_change(self.settings.data) == seen:
-            left = end - loop.time()
+            left = began + self.settings.index.interval - loop.time()
             if left <= 0:
                 return
             await asyncio.sleep(min(left, _LOOK_SECONDS))

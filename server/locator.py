@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Final, Self
@@ -21,7 +21,7 @@ from redirects.locality import (
     Whereabouts,
     region_word,
 )
-from redirects.networks import NetworkTable, Prefix
+from redirects.networks import IPNetwork, NetworkTable, Prefix
 from server.range_lists import RangeList
 from server.settings_regions import RegionSettings
 
@@ -45,18 +45,13 @@ class Locator:
     lists: tuple[RangeList, ...]
     locality: Locality
     _own: tuple[Prefix, ...]
+    _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
     async def open(cls, settings: RegionSettings, data: Path) -> Self:
         """Know what the settings and the copies in the data directory ``data`` say."""
-        own = tuple(
-            Prefix(ip_network(network), region, "regions.networks")
-            for region, networks in settings.networks.items()
-            for network in networks
-        )
         lists = tuple(RangeList.of(each, data, settings.refresh) for each in settings.lists)
-        proxies = tuple(map(ip_network, settings.proxies))
-        locator = cls(lists, Locality(proxies=proxies), own)
+        locator = cls(lists, Locality(proxies=_proxies(settings)), _prefixes(settings))
         for each in lists:
             await each.load()
         await locator._renew()
@@ -85,7 +80,26 @@ class Locator:
             await self._renew()
             _log.info("%d networks are known", self.locality.table.size)
 
-    async def _renew(self) -> None:
-        prefixes = [*self._own, *(prefix for each in self.lists for prefix in each.prefixes)]
-        table = await asyncio.to_thread(NetworkTable.of, prefixes)
-        self.locality = Locality(table, self.locality.proxies)
+    async def adopt(self, settings: RegionSettings) -> None:
+        """Know other networks and proxies from now on; the lists stay those that they are."""
+        self._own = _prefixes(settings)
+        await self._renew(_proxies(settings))
+
+    async def _renew(self, proxies: Sequence[IPNetwork] | None = None) -> None:
+        # One after the other: what is known last counts, not what took longest to put in order.
+        async with self._renewing:
+            prefixes = [*self._own, *(prefix for each in self.lists for prefix in each.prefixes)]
+            table = await asyncio.to_thread(NetworkTable.of, prefixes)
+            self.locality = Locality(table, self.locality.proxies if proxies is None else proxies)
+
+
+def _prefixes(settings: RegionSettings) -> tuple[Prefix, ...]:
+    return tuple(
+        Prefix(ip_network(network), region, "regions.networks")
+        for region, networks in settings.networks.items()
+        for network in networks
+    )
+
+
+def _proxies(settings: RegionSettings) -> tuple[IPNetwork, ...]:
+    return tuple(map(ip_network, settings.proxies))

@@ -18,6 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from redirects.decision import Decision, Redirect
 from server import metrics_directory
 from server.outcome import Outcome, Question, Reply
 
@@ -60,6 +61,12 @@ class Metrics:
             "offramp_executions",
             "Runs of programs that computed an answer.",
             ("repo", "dialect", "command"),
+            registry=self._registry,
+        )
+        self._decisions = Counter(
+            "offramp_decisions",
+            "What was decided of content that clients ask for: a redirect, or why none.",
+            ("outcome", "target", "reason"),
             registry=self._registry,
         )
         self._seconds = Histogram(
@@ -110,6 +117,7 @@ class Metrics:
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
         self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
+        self._bound_decisions: dict[tuple[str, str, str], Counter] = {}
         self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
         self._bound_asked: dict[tuple[str, Question, Reply], Counter] = {}
         self._bound_asked_seconds: dict[tuple[str, Question], Histogram] = {}
@@ -131,6 +139,19 @@ class Metrics:
             bound = self._bytes.labels(repo or "", dialect, way)
             self._bound_bytes[key] = bound
         bound.inc(count)
+
+    def decided(self, decision: Decision) -> None:
+        """Count a decision that was carried out: what was chosen, or why nothing was."""
+        if isinstance(decision, Redirect):
+            key = ("redirect", decision.location.target, "")
+        elif decision.shadowed is not None:
+            key = ("shadow", decision.shadowed.target, "")
+        else:
+            key = ("inline", "", decision.reason.value)
+        bound = self._bound_decisions.get(key)
+        if bound is None:
+            bound = self._bound_decisions[key] = self._decisions.labels(*key)
+        bound.inc()
 
     def executed(self, repo: str | None, dialect: str, command: str) -> None:
         """Count one run of a program, as it begins."""

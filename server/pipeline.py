@@ -6,16 +6,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, replace
 from enum import Enum, auto
+from functools import partial
 
 from cache.cache import Cache
 from cache.entities import OpenEntity
 from cache.epochs import in_epoch, key_in_epoch
 from cache.flights import CacheUnavailable, Flight, Run
 from cache.records import Part, Record
-from redirects.decision import Decision, Reason, Redirect
-from redirects.negotiation import negotiate
+from redirects.acceptance import Acceptance, Client
+from redirects.control import EVERYBODY, Control
+from redirects.decision import Decision, Inline, Reason, Redirect
+from redirects.negotiation import negotiate, unwilling
 from redirects.selection import Selection
 from server.answer import (
     Answer,
@@ -57,6 +61,7 @@ class Pipeline:
     health: Health
     metrics: Metrics
     settings: RedirectSettings
+    control: Control = EVERYBODY
 
     async def respond(self, command: Command) -> tuple[Answer, Outcome]:
         """Answer a command whose caller is authorised.
@@ -74,6 +79,10 @@ class Pipeline:
         epoch = self.catalogs.epoch(command.repository)
         plan = await command.plan(bundles, locate)
         covered = () if plan.covered is None else (plan.covered,)
+        if plan.covered is not None:
+            self.metrics.decided(Redirect(plan.covered.location))
+        elif plan.shadowed is not None:
+            self.metrics.decided(plan.shadowed)
         if plan.rest is None:
             return Answer(plan.head, covered), Outcome.REDIRECT
         rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
@@ -122,7 +131,20 @@ class Pipeline:
             readable=self.health.filter(readable),
             min_size=self.settings.min_size,
             enabled=self.settings.enabled,
+            held_back=self.control.held_back(command.client, command.repository),
+            shadow=self.control.shadow,
             audience=command.audience,
+        )
+
+    def refusal(self, acceptance: Acceptance, client: Client, repository: str) -> Reason | None:
+        """Why a client gets all of a repository inline, whatever it is; None: it may be redirected.
+
+        ``repository`` is the served name.
+        """
+        return unwilling(
+            acceptance,
+            enabled=self.settings.enabled,
+            held_back=self.control.held_back(client, repository),
         )
 
     async def _rest(
@@ -138,14 +160,14 @@ class Pipeline:
             self.cache.records.delete(record.key)
             record = None
         if record is not None:
-            answer = await self._from_record(command, record)
+            answer = await self._from_record(command, record, inline=execution.inline)
             if answer is not None:
                 return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
             self.cache.records.delete(record.key)
         elif execution.same_as is not None:
             head, part = execution.same_as
             record = Record(execution.key, named, head, (part,), time.time())
-            answer = await self._from_record(command, record)
+            answer = await self._from_record(command, record, inline=execution.inline)
             if answer is not None:
                 return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
 
@@ -154,32 +176,57 @@ class Pipeline:
             self.metrics.executed(command.repository, command.dialect, command.name)
             _watch(flight)
         outcome = Outcome.MISS if flight.leader else Outcome.FOLLOW
-        if self.settings.enabled and command.acceptance.protocols:
-            redirected = await self._wait_for_location(command, flight)
+        if not execution.inline:
+            redirected = await self._from_flight(command, flight)
             if redirected is not None:
                 return redirected, outcome
         return await _growing(flight), outcome
 
-    async def _wait_for_location(self, command: Command, flight: Flight) -> Answer | None:
-        """Wait, bounded, until the run's entity is published; None: feed it inline."""
-        try:
-            async with asyncio.timeout(self.settings.max_wait):
-                record = await flight.finished()
-                return await self._located(command, record, computed=flight.leader)
-        except TimeoutError:
+    async def _from_flight(self, command: Command, flight: Flight) -> Answer | None:
+        """Answer by a location, if this client may be told of one; None: feed it inline."""
+        reason = self.refusal(command.acceptance, command.client, command.repository)
+        if reason is not None:
+            self.metrics.decided(Inline(reason))
             return None
 
-    async def _from_record(self, command: Command, record: Record) -> Answer | None:
-        """Answer from a record; None if its entity can neither be named nor read any more."""
-        decided = self._decided(command, record)
-        if isinstance(decided, Answer):
-            return decided
-        if decided is _Unpublished.WORTH_IT:
+        async def locate() -> Answer | None:
+            record = await flight.finished()
+            return await self._located(command, record, computed=flight.leader)
+
+        return await self._in_time(locate)
+
+    async def _in_time(self, locate: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+        """Wait, bounded, for a location. Where decisions are only counted, nobody waits."""
+
+        async def bounded() -> Answer | None:
             try:
                 async with asyncio.timeout(self.settings.max_wait):
-                    located = await self._located(command, record)
+                    return await locate()
             except TimeoutError:
-                located = None
+                self.metrics.decided(Inline(Reason.NOT_IN_TIME))
+                return None
+
+        if self.control.shadow:
+            _aside(bounded())
+            return None
+        return await bounded()
+
+    async def _from_record(
+        self, command: Command, record: Record, *, inline: bool
+    ) -> Answer | None:
+        """Answer from a record; None if its entity can neither be named nor read any more.
+
+        ``inline``: it is to be sent.
+        """
+        if not record.parts:
+            return Answer(record.head)
+        if not inline:
+            decided, decision = self._decided(command, record)
+            located = decided if isinstance(decided, Answer) else None
+            if decided is _Unpublished.WORTH_IT:
+                located = await self._in_time(partial(self._located, command, record))
+            else:
+                self.metrics.decided(decision)
             if located is not None:
                 return located
         opened = await self.open(record.parts[0].entity)
@@ -192,26 +239,32 @@ class Pipeline:
 
         ``computed``: just now, by us.
         """
-        decided = self._decided(command, record)
-        if decided is _Unpublished.WORTH_IT:
-            await self._publish(command, record.parts[0])
-            decided = self._decided(command, record)
-        elif computed and isinstance(decided, Answer) and decided.redirected:
-            # Another repository had the same content published; now it is this one's too.
-            claimed = await self._claim(command, record.parts[0])
-            return decided if claimed else None
-        return decided if isinstance(decided, Answer) else None
-
-    def _decided(self, command: Command, record: Record) -> Answer | _Unpublished:
-        """Answer a record by what is known now; asks nobody."""
         if not record.parts:
             return Answer(record.head)
+        decided, decision = self._decided(command, record)
+        if decided is _Unpublished.WORTH_IT:
+            await self._publish(command, record.parts[0])
+            decided, decision = self._decided(command, record)
+        elif (
+            computed
+            and isinstance(decided, Answer)
+            # Another repository had the same content published; now it is this one's too.
+            and not await self._claim(command, record.parts[0])
+        ):
+            decided, decision = _Unpublished.USELESS, Inline(Reason.NOT_PUBLISHED)
+        self.metrics.decided(decision)
+        return decided if isinstance(decided, Answer) else None
+
+    def _decided(self, command: Command, record: Record) -> tuple[Answer | _Unpublished, Decision]:
+        """Answer a record with an entity by what is known now, and how; asks nobody."""
         part = record.parts[0]
         decision = self.locate(command, part.entity, self._readable(part.entity))
         if isinstance(decision, Redirect):
-            return Answer(record.head, (Redirected(part, decision.location),))
+            return Answer(record.head, (Redirected(part, decision.location),)), decision
         unpublished = any(p.reason is Reason.NOT_PUBLISHED for p in decision.passed_over)
-        return _Unpublished.WORTH_IT if unpublished else _Unpublished.USELESS
+        if unpublished and decision.shadowed is None:
+            return _Unpublished.WORTH_IT, decision
+        return _Unpublished.USELESS, decision
 
     def _readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which an entity was read back as what it is."""
@@ -275,9 +328,20 @@ def _watch(flight: Flight) -> None:
         except Exception as error:  # noqa: BLE001 - whatever it was, it reached the followers
             _log.info("run %s failed: %s", flight.key[:12], error)
 
-    task = asyncio.create_task(look())
+    _aside(look())
+
+
+def _aside(work: Coroutine[object, object, object]) -> None:
+    """Do what no answer waits for; whatever fails of it is told to those who wait."""
+    task = asyncio.create_task(work)
     _watching.add(task)
-    task.add_done_callback(_watching.discard)
+    task.add_done_callback(_done)
 
 
-_watching: set[asyncio.Task[None]] = set()
+def _done(task: asyncio.Task[object]) -> None:
+    _watching.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+_watching: set[asyncio.Task[object]] = set()

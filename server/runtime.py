@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import aiohttp
@@ -28,7 +28,7 @@ from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing, changed
 from server.locator import Locator
-from server.logs import AccessLog
+from server.logs import AccessLog, configure
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.publish import Publisher
@@ -36,7 +36,13 @@ from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
-from server.wiring import build_selection, build_store, build_targets, signing_keys
+from server.wiring import (
+    build_control,
+    build_selection,
+    build_store,
+    build_targets,
+    signing_keys,
+)
 from stores.base import Store
 
 # Where, in the data directory, what `hg serve` reads lies while it runs.
@@ -195,7 +201,15 @@ class Runtime:
             hg_pushing=hg_pushing,
             hg_connections=Connections(),
             pipeline=Pipeline(
-                cache, store, selection, publisher, catalogs, health, metrics, settings.redirect
+                cache,
+                store,
+                selection,
+                publisher,
+                catalogs,
+                health,
+                metrics,
+                settings.redirect,
+                build_control(settings.redirect),
             ),
             coverage=Coverage(),
             questions_asked=Questions(),
@@ -212,6 +226,27 @@ class Runtime:
     def pushed(self) -> None:
         """A repository was pushed to."""
         changed(self.settings.data)
+
+    async def adopt(self, settings: Settings) -> None:
+        """Go on with other settings, of which only :data:`server.reloading.LIVE` differ.
+
+        Each value that was made of the old ones is replaced here, and whoever answers a request
+        looks here for them.
+        """
+        if settings.regions != self.settings.regions:
+            await self.locator.adopt(settings.regions)
+        if settings.log != self.settings.log:
+            self.access = configure(settings.log, self.access.stream)
+        self.selection = build_selection(settings, self.targets)
+        self.pipeline = replace(
+            self.pipeline,
+            selection=self.selection,
+            settings=settings.redirect,
+            control=build_control(settings.redirect),
+        )
+        if self.indexing is not None:
+            self.indexing.settings = settings
+        self.settings = settings
 
     async def close(self) -> None:
         """Stop what runs and write down what is only in memory."""

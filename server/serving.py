@@ -11,15 +11,17 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Final
 
 from server import metrics_directory
+from server.reloading import Read, Reloading, hangs_up, look, on_terminal
 from server.settings import Settings, host_port
 
 _log = logging.getLogger("offramp.serving")
@@ -36,6 +38,9 @@ CLOSE_SECONDS: Final = 8.0
 
 # How often it is looked whether a worker has died as it began.
 _LOOK_SECONDS: Final = 0.5
+
+# Signals that are heard as one.
+_BYTES: Final = 1024
 
 # A worker that dies again at once is not started again at once.
 _RESTART_SECONDS: Final = 1.0
@@ -81,25 +86,28 @@ def address_of(bound: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def serve(settings: Settings, ready: Ready) -> None:
+def serve(settings: Settings, ready: Ready, read: Read) -> None:
     """Serve until told to stop by SIGTERM or SIGINT.
+
+    SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`.
 
     Raises:
         CannotListen: the address is not to be had.
         server.wiring.Unusable, StoreError, OSError: the store or the data directory cannot be used.
     """
+    # One that comes before somebody heeds it would end us.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     if settings.workers == 1:
         bound = bind(settings.listen, shared=False)
-        settings = settings.model_copy(update={"listen": address_of(bound)})
-        asyncio.run(_work(settings, bound, ready, index=settings.index.enabled))
+        written = _Written(settings, read, on_terminal())
+        asyncio.run(_work(written, bound, ready, index=settings.index.enabled))
         return
     # Without sharing first: a port that another server has must not be shared with it.
     bind(settings.listen, shared=False).close()
     held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
-    settings = settings.model_copy(update={"listen": address_of(held)})
     try:
         asyncio.run(_try(settings))
-        _Parent(settings).run(ready)
+        _Parent(settings, read, address_of(held)).run(ready)
     finally:
         held.close()
 
@@ -107,7 +115,24 @@ def serve(settings: Settings, ready: Ready) -> None:
 # --- one worker ----------------------------------------------------------------------------
 
 
-async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """The settings of a worker as they are written.
+
+    Attributes:
+        settings: that count when it begins.
+        read: reads them again.
+        terminal: SIGHUP may mean that the terminal is gone, from which we were started.
+        quiet: the parent tells what is wrong with them.
+    """
+
+    settings: Settings
+    read: Read
+    terminal: bool = False
+    quiet: bool = False
+
+
+async def _work(written: _Written, bound: socket.socket, ready: Ready, *, index: bool) -> None:
     """Answer requests on ``bound`` until told to stop."""
     # Imported here, after the parent has settled where figures are kept.
     from server.app import listen, make_runner  # noqa: PLC0415
@@ -115,8 +140,10 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
     from server.metrics import Metrics  # noqa: PLC0415
     from server.runtime import Runtime  # noqa: PLC0415
 
+    listens = {"listen": address_of(bound)}
+    settings = written.settings.model_copy(update=listens)
     access = configure(settings.log)
-    stopped = asyncio.Event()
+    stopped, told = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, stopped.set)
@@ -125,6 +152,18 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
         # A worker without its parent would hold the port for ever.
         loop.add_reader(parent.sentinel, stopped.set)
     runtime = await Runtime.open(settings, access, Metrics(), index=index)
+
+    async def adopt(new: Settings) -> None:
+        await runtime.adopt(new.model_copy(update=listens))
+
+    def hung_up() -> None:
+        (stopped if hangs_up(written.terminal) else told).set()
+
+    loop.add_signal_handler(signal.SIGHUP, hung_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
+    reloading = asyncio.create_task(
+        Reloading(written.settings, written.read, adopt, quiet=written.quiet).run(told)
+    )
     try:
         # aiohttp waits so long twice: for all requests, and then, without those whose bodies have
         # not come by then, for their answers.
@@ -138,6 +177,8 @@ async def _work(settings: Settings, bound: socket.socket, ready: Ready, *, index
     finally:
         if parent is not None:
             loop.remove_reader(parent.sentinel)
+        reloading.cancel()
+        await asyncio.gather(reloading, return_exceptions=True)
         await runtime.close()
 
 
@@ -165,10 +206,22 @@ def _end_programs() -> None:
                     os.killpg(child, signal.SIGKILL)
 
 
-def _worker(settings: Settings, ready: multiprocessing.synchronize.Semaphore, index: bool) -> None:
+def _worker(
+    written: _Written, listen: str, ready: multiprocessing.synchronize.Semaphore, index: bool
+) -> None:
     """A worker process of its own."""
-    bound = bind(settings.listen, shared=True)
-    asyncio.run(_work(settings, bound, lambda _: ready.release(), index=index))
+    bound = bind(listen, shared=True)
+    asyncio.run(_work(written, bound, lambda _: ready.release(), index=index))
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let a process that is started here hear no SIGHUP until it is ready for one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _try(settings: Settings) -> None:
@@ -195,8 +248,15 @@ async def _try(settings: Settings) -> None:
 class _Parent:
     """Keeps the workers running."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, read: Read, listen: str) -> None:
         self._settings = settings
+        self._read = read
+        self._listen = listen
+        self._terminal = on_terminal()
+        self._hung_up = False
+        # A signal wakes whoever waits for the one by a byte in the other.
+        self._awake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
         self._context = multiprocessing.get_context("spawn")
         self._ready = self._context.Semaphore(0)
         self._figures: Path = settings.data / "metrics" / str(os.getpid())
@@ -207,12 +267,17 @@ class _Parent:
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
         metrics_directory.prepare(self._figures)
+        from server.logs import configure  # noqa: PLC0415 - see _work
+
+        configure(self._settings.log)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
+        signal.signal(signal.SIGHUP, self._hang_up)
         for number in range(self._settings.workers):
             self._start(number)
         if self._began():
-            ready(self._settings.listen)
+            ready(self._listen)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._watch()
         self._remove_figures()
         if self._failed:
@@ -232,17 +297,26 @@ class _Parent:
 
     def _start(self, number: int) -> None:
         index = number == 0 and self._settings.index.enabled
+        written = _Written(self._settings, self._read, quiet=True)
         process = self._context.Process(
-            target=_worker, args=(self._settings, self._ready, index), name=f"worker-{number}"
+            target=_worker,
+            args=(written, self._listen, self._ready, index),
+            name=f"worker-{number}",
         )
-        process.start()
+        with _deaf():
+            process.start()
         self._workers[number] = (process, time.monotonic())
         if self._stopping and process.pid is not None:  # told so as it was started
             process.terminate()
 
     def _watch(self) -> None:
         while self._workers:
-            ended = wait([process.sentinel for process, _ in self._workers.values()], timeout=1.0)
+            sentinels = [process.sentinel for process, _ in self._workers.values()]
+            ended = wait([self._awake, *sentinels], timeout=1.0)
+            if self._hung_up:
+                self._hung_up = False
+                self._awake.recv(_BYTES)
+                self._reload()
             for number, (process, started) in list(self._workers.items()):
                 if process.sentinel in ended:
                     self._replace(number, process, started)
@@ -267,6 +341,31 @@ class _Parent:
         for process, _ in self._workers.values():
             if process.pid is not None:
                 process.terminate()
+
+    def _hang_up(self, number: int, frame: object) -> None:
+        if hangs_up(self._terminal):
+            self._stop(number, frame)
+            return
+        self._hung_up = True
+        with suppress(BlockingIOError):
+            self._waker.send(b"h")
+
+    def _reload(self) -> None:
+        """Read the settings again; the workers do so too, if they are good."""
+        try:
+            found = look(self._settings, self._read)
+        except Exception:  # noqa: BLE001 - whatever it is, the workers go on
+            _log.exception("the settings cannot be read again")
+            return
+        if found is None:
+            return
+        from server.logs import configure  # noqa: PLC0415 - see _work
+
+        configure(found.settings.log)
+        self._settings = found.settings  # for those who are started from now on
+        for process, _ in self._workers.values():
+            if process.pid is not None and process.is_alive():
+                os.kill(process.pid, signal.SIGHUP)
 
     def _remove_figures(self) -> None:
         for file in self._figures.glob("*.db"):

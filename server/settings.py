@@ -21,6 +21,7 @@ from server.settings_signing import CloudFrontKeySettings, SecretKeySettings, ch
 from server.settings_upstreams import (
     AccessSettings,
     MirrorSettings,
+    Network,
     Pattern,
     UpstreamSettings,
     matches,
@@ -232,6 +233,27 @@ class RedirectSettings(Section):
     """When content is named by a location instead of being sent."""
 
     enabled: bool = Field(True, description="False: everything inline.")
+    off_repositories: tuple[Pattern, ...] = Field(
+        (),
+        description="Repositories (shell patterns of served paths) whose content goes inline.",
+    )
+    off_networks: tuple[Network, ...] = Field(
+        (), description="Addresses and networks whose clients get everything inline."
+    )
+    percentage: float = Field(
+        100.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="How many of the clients that accept locations are redirected: of each"
+        " repository, this share of the networks (/24, of IPv6 /56). Each network stays on its"
+        " side, on every server; raising it only adds some.",
+    )
+    shadow: bool = Field(
+        False,
+        description="Choose locations, publish and count as always, and send everything inline all"
+        " the same: to see in the figures what would happen.",
+    )
     min_size: Size = Field(
         64 << 10,
         description="Smaller packs go inline: a download of its own costs more than it saves, and"

@@ -10,15 +10,17 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from redirects.control import Control
 from redirects.selection import Selection, Standing
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from redirects.window import Window
-from server.settings import S3StoreSettings, S3TargetSettings, Settings
+from server.settings import RedirectSettings, S3StoreSettings, S3TargetSettings, Settings
 from server.signers import signer_of
 from stores.base import Store, StoreError
 from stores.directory import DirectoryStore
@@ -115,6 +117,16 @@ def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selectio
         for place, target in enumerate(settings.effective_targets(), 1)
     }
     return Selection(targets, standings, settings.redirect.other_regions)
+
+
+def build_control(settings: RedirectSettings) -> Control:
+    """What the settings say of who is redirected at all."""
+    return Control(
+        settings.off_repositories,
+        tuple(map(ip_network, settings.off_networks)),
+        settings.percentage,
+        settings.shadow,
+    )
 
 
 async def _s3_target(target: S3TargetSettings, store: Store, window: Window) -> S3Target:

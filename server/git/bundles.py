@@ -34,6 +34,7 @@ async def bundle_list(
     Full and blobless bundles never share a list: git reads no filter in it. ``shown`` says of a
     bundle whether this caller may see all of it; None, every caller may.
     """
+    control = runtime.pipeline.control
     entries = []
     for bundle in await runtime.catalogs.bundles(repository):
         if bundle.filter != bundle_filter or bundle.bundle_file is None:
@@ -49,8 +50,11 @@ async def bundle_list(
             readable=runtime.health.filter(frozenset(bundle.bundle_readable)),
             min_size=0,
             enabled=runtime.settings.redirect.enabled,
+            held_back=control.held_back(client, repository),
+            shadow=control.shadow,
             audience=audience,
         )
+        runtime.metrics.decided(decision)
         if isinstance(decision, Redirect):
             entries.append(BundleEntry(bundle.id, decision.location.url, bundle.creation_token))
     return BundleList(tuple(entries))

@@ -17,7 +17,7 @@ from cache.keys import record_key
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client
 from redirects.audience import PUBLIC, Audience
-from redirects.decision import Redirect
+from redirects.decision import Inline, Redirect
 from repos.git.packs import all_reachable
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Fetched, fetch_v2
@@ -245,7 +245,8 @@ class FetchCommand:
                 continue
             decision = locate(bundle.pack.entity, frozenset(bundle.readable))
             whole = wants <= frozenset(bundle.tips)
-            if not whole and not isinstance(decision, Redirect):
+            shadowed = isinstance(decision, Inline) and decision.shadowed is not None
+            if not whole and not shadowed and not isinstance(decision, Redirect):
                 continue
             if not await self.coverage.covers(self.git, self.snapshot.refs, bundle, asked):
                 continue
@@ -254,6 +255,9 @@ class FetchCommand:
                 if whole:
                     return Plan(covered, None, head=PACKFILE)
                 return Plan(covered, self._execution(self._newer(bundle)))
+            if not whole:
+                everything = replace(self._execution(question), inline=True)
+                return Plan(None, everything, shadowed=decision)
             same = (PACKFILE, bundle.pack)
             return Plan(None, replace(self._execution(question), same_as=same))
         return Plan(None, self._execution(question))

@@ -11,7 +11,6 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import CacheUnavailable
-from redirects.acceptance import ACCEPTS_NOTHING
 from redirects.audience import Audience
 from repos.git.repository import GitRepository, Snapshot
 from server.answer import Answer, Growing
@@ -92,7 +91,9 @@ class UploadPack:
             _check_advertised(snapshot, fetch)
         runtime = self.runtime
         exchange = request[EXCHANGE]
-        redirecting = runtime.settings.redirect.enabled and bool(fetch.packfile_uris)
+        client = asker(runtime, request, fetch.session.server_options)
+        acceptance = acceptance_of(fetch.packfile_uris)
+        redirecting = runtime.pipeline.refusal(acceptance, client, repository.name) is None
         common = await self._common(repository, snapshot, fetch.haves, terms)
         if fetch.haves and not common and not fetch.done:
             # Nothing in common yet, as git says it; the client goes on telling what it has.
@@ -113,8 +114,8 @@ class UploadPack:
             git=repository,
             snapshot=snapshot,
             question=question,
-            client=asker(runtime, request, fetch.session.server_options),
-            acceptance=acceptance_of(fetch.packfile_uris) if redirecting else ACCEPTS_NOTHING,
+            client=client,
+            acceptance=acceptance,
             coverage=runtime.coverage,
             observe=observe,
             audience=terms.audience,

@@ -17,7 +17,7 @@ from aiohttp import web
 
 from cache.entities import OpenEntity
 from cache.flights import CacheUnavailable
-from redirects.acceptance import ACCEPTS_NOTHING, Client
+from redirects.acceptance import Client
 from repos.hg.database import IndexBroken
 from repos.hg.errors import CommandError, Unservable
 from repos.hg.errors import Moved as Elsewhere
@@ -141,10 +141,13 @@ class Responder:
                 raise Elsewhere("changesets came while it was read")
             raise CommandError(b"command %s is not offered here", (asked.spec.name,))
         put = await self.questions.question(snapshot, asked, self._descriptor)
-        acceptance = acceptance_of(asked.offer) if settings.enabled else ACCEPTS_NOTHING
+        acceptance = acceptance_of(asked.offer)
         match put:
             case Small(objects):
-                if not acceptance.protocols or len(objects) < settings.min_size:
+                refusal = self.shared.runtime.pipeline.refusal(
+                    acceptance, self._client, self.repository.name
+                )
+                if refusal is not None or len(objects) < settings.min_size:
                     return Whole(STATUS_OK + objects), Outcome.HIT
                 key: tuple[bytes, ...] = (hashlib.sha256(objects).digest(),)
                 answer: Answerer = functools.partial(_write, objects)

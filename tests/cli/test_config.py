@@ -224,3 +224,21 @@ def test_schema() -> None:
     schema = json.loads(CliRunner().invoke(group, ["config", "schema"]).output)
     assert {"redirect", "store", "targets"} <= schema["properties"].keys()
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ("shadow = true", "decided and counted, but everything is sent inline"),
+        (
+            'percentage = 5\noff_networks = ["10.0.0.0/8"]\noff_repositories = ["a/*"]',
+            "to 5 % of the networks of clients, not to 10.0.0.0/8, not of a/*, by URLs",
+        ),
+    ],
+)
+def test_check_says_who_is_redirected(here: Path, lines: str, told: str) -> None:
+    """What keeps clients from being redirected is confirmed."""
+    (here / "x.toml").write_text(f"[redirect]\n{lines}\n")
+    result = CliRunner().invoke(group, ["config", "check", "--config", "x.toml"])
+    assert result.exit_code == 0, result.output
+    assert told in result.output

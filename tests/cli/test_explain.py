@@ -210,3 +210,25 @@ def test_what_cannot_be_explained(args: tuple[str, ...], why: str, status: int) 
     assert (done.exit_code, done.stdout) == (status, "")
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("shadow = true", "shadow"),
+        ("percentage = 0", "not_in_percentage"),
+        ('off_repositories = ["proj*"]', "off_for_repository"),
+        ('off_networks = ["192.0.2.7"]', "off_for_network"),
+        ("enabled = false", "disabled"),
+    ],
+)
+def test_who_is_not_redirected_is_told_why(
+    cdns: list[str], here: Path, lines: str, reason: str
+) -> None:
+    """By which setting, and which target it would have been."""
+    config = here / "offramp.toml"
+    config.write_text(config.read_text() + lines + "\n")
+    values = explained("--from", "192.0.2.7")
+    assert (values["redirect"], values["inline"]) == (None, reason)
+    assert verdicts(values)["us"] == "would_be_chosen"
+    assert "chosen" not in verdicts(values).values()

@@ -22,6 +22,7 @@ import pytest
 
 from cli.main import offramp
 from cli.setting_list import sections
+from redirects.decision import Inline, Reason
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.settings import load
@@ -171,6 +172,7 @@ def metric_names() -> set[str]:
     rendered = Metrics()
     rendered.response("r", "d", "c", Outcome.HIT)
     rendered.content("r", "d", "inline", 1)
+    rendered.decided(Inline(Reason.DISABLED))
     rendered.executed("r", "d", "c")
     rendered.execution("r", "d", "c", 1.0)
     rendered.asked("u", "refs", "yes", 1.0)

@@ -159,6 +159,11 @@ def test_reasons_are_words_with_sentences() -> None:
         "lower_priority",
         "by_weight",
         "clients_order",
+        "off_for_repository",
+        "off_for_network",
+        "not_in_percentage",
+        "shadow",
+        "not_in_time",
     }
     for reason in Reason:
         assert re.fullmatch(r"[A-Z].*\.", reason.text)

@@ -326,3 +326,26 @@ async def test_the_doctor_says_nothing_where_nothing_is_set(
         session, data=tmp_path, regions={"networks": {"office": ["192.0.2.0/24"]}}
     )
     assert idle.level is Level.INFO
+
+
+async def test_other_settings_count_beside_the_lists(tmp_path: Path) -> None:
+    """Networks and proxies are replaced; what a list says stays, and goes behind them as before."""
+    file = tmp_path / "list.json"
+    file.write_bytes(aws(eu="192.0.2.0/24", us="198.51.100.0/24"))
+    lists = [{"format": "aws", "file": str(file)}]
+    old = RegionSettings.model_validate({"lists": lists, "networks": {"home": ["192.0.2.0/24"]}})
+    locator = await Locator.open(old, tmp_path)
+    async with aiohttp.ClientSession() as session:
+        await locator.look(session, 0.0)
+    assert locator.locality.find("192.0.2.1").region == "home"
+    new = {"lists": lists, "networks": {"office": ["198.51.100.0/24"]}, "proxies": ["10.0.0.0/8"]}
+    await locator.adopt(RegionSettings.model_validate(new))
+    assert locator.locality.find("192.0.2.1").region == "eu"
+    assert locator.locality.find("198.51.100.1").region == "office"
+    assert locator.locality.find("10.0.0.1", ["198.51.100.1"]).region == "office"
+    # What a list says later does not bring back what the settings said before.
+    file.write_bytes(aws(asia="203.0.113.0/24"))
+    async with aiohttp.ClientSession() as session:
+        await locator.look(session, 0.0)
+    assert locator.locality.find("192.0.2.1").region is None
+    assert locator.locality.find("10.0.0.1", ["203.0.113.1"]).region == "asia"

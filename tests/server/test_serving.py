@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pty
 import re
 import select
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -371,3 +373,39 @@ def test_workers_end_with_their_parent(start: Start) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_terminal_that_is_closed(root: Path, tmp_path: Path, workers: str) -> None:
+    """SIGHUP ends a server whose terminal is gone; where it is still there, it is read again."""
+    ours, theirs = pty.openpty()
+    with (tmp_path / "stderr").open("w") as stderr:
+        running = subprocess.Popen(
+            [sys.executable, "-c", CODE, "serve", str(root), "--workers", workers],
+            env={
+                **os.environ,
+                "OFFRAMP_DATA": str(tmp_path / "data"),
+                "OFFRAMP_LISTEN": "127.0.0.1:0",
+            },
+            stdin=theirs,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    os.close(theirs)
+    try:
+        assert running.stdout is not None
+        assert "http://127.0.0.1:" in running.stdout.readline()
+        running.send_signal(signal.SIGHUP)
+        until = time.monotonic() + PATIENCE
+        while "read again" not in (tmp_path / "stderr").read_text():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert running.poll() is None
+        os.close(ours)
+        running.send_signal(signal.SIGHUP)
+        assert running.wait(PATIENCE) == 0
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()

@@ -232,6 +232,7 @@ class Front:
                 bundles,
                 client_of(question.request, settings.public_url, settings.listen),
                 runtime.access_rules.audience,
+                repository=question.name,
                 version=asked.version,
                 inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",

@@ -9,8 +9,9 @@ from typing import Final
 from urllib.parse import unquote
 
 from indexer.catalog import CloneBundle
-from redirects.acceptance import Acceptance, Client
+from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import Audience
+from redirects.decision import Decision, Inline, Reason, Redirect
 from redirects.negotiation import locations
 from repos.hg.offered import offer_of
 from repos.hg.repository import HgSnapshot
@@ -42,6 +43,7 @@ def entries(
     client: Client,
     audience: Audience,
     *,
+    repository: str,
     version: tuple[int, int] | None,
     inline: Collection[str],
     fingerprints: bool,
@@ -53,18 +55,32 @@ def entries(
         bundles: usable ones.
         client: who asks.
         audience: for whom the repository's content is.
+        repository: served name.
         version: of the client; None if it does not say.
         inline: ids of those that this server can send in the protocol, to a client that takes
             them so, where no target suits it.
         fingerprints: it knows what a store's fingerprint is.
     """
+    reason = runtime.pipeline.refusal(_BOTH, client, repository)
+    shadow = runtime.pipeline.control.shadow
     for bundle in _in_order(bundles, runtime.settings.hg.bundles):
         if bundle.store_fingerprint is not None and not fingerprints:
             continue
-        found = list(_located(runtime, bundle, client, audience, version))
-        if not found and bundle.id in inline:
-            found = [Entry(INLINE_SCHEME + bundle.id, tuple(_about(bundle, version)))]
-        yield from found
+        found = () if reason else tuple(_locations(runtime, bundle, client, audience))
+        decision = _decision(found, reason or Reason.NO_TARGET, shadow=shadow)
+        runtime.metrics.decided(decision)
+        if isinstance(decision, Redirect):
+            for location in found:
+                yield _entry(runtime, bundle, location, client, version)
+        elif bundle.id in inline:
+            yield Entry(INLINE_SCHEME + bundle.id, tuple(_about(bundle, version)))
+
+
+def _decision(found: Sequence[Location], otherwise: Reason, *, shadow: bool) -> Decision:
+    """What is decided of a bundle that can be named at these locations."""
+    if not found:
+        return Inline(otherwise)
+    return Inline(Reason.SHADOW, shadowed=found[0]) if shadow else Redirect(found[0])
 
 
 def _in_order(bundles: Sequence[CloneBundle], kinds: Sequence[str]) -> list[CloneBundle]:
@@ -72,18 +88,10 @@ def _in_order(bundles: Sequence[CloneBundle], kinds: Sequence[str]) -> list[Clon
     return sorted(wanted, key=lambda bundle: (kinds.index(bundle.kind), -bundle.created))
 
 
-def _located(
-    runtime: Runtime,
-    bundle: CloneBundle,
-    client: Client,
-    audience: Audience,
-    version: tuple[int, int] | None,
-) -> Iterator[Entry]:
-    if not runtime.settings.redirect.enabled:
-        return
-    targets = {target.name: target for target in runtime.targets}
-    said = {target.name: target for target in runtime.settings.effective_targets()}
-    for location in locations(
+def _locations(
+    runtime: Runtime, bundle: CloneBundle, client: Client, audience: Audience
+) -> Iterator[Location]:
+    return locations(
         _BOTH,
         bundle.entity,
         runtime.selection,
@@ -91,11 +99,23 @@ def _located(
         time.time(),
         readable=runtime.health.filter(frozenset(bundle.readable)),
         audience=audience,
-    ):
-        attributes = list(_about(bundle, version))
-        if needs_sni(targets[location.target], client, said[location.target]):
-            attributes.append(("REQUIRESNI", "true"))
-        yield Entry(location.url, tuple(attributes))
+    )
+
+
+def _entry(
+    runtime: Runtime,
+    bundle: CloneBundle,
+    location: Location,
+    client: Client,
+    version: tuple[int, int] | None,
+) -> Entry:
+    target = next(each for each in runtime.targets if each.name == location.target)
+    settings = runtime.settings.effective_targets()
+    said = next(each for each in settings if each.name == location.target)
+    attributes = list(_about(bundle, version))
+    if needs_sni(target, client, said):
+        attributes.append(("REQUIRESNI", "true"))
+    return Entry(location.url, tuple(attributes))
 
 
 def _about(bundle: CloneBundle, version: tuple[int, int] | None) -> Iterator[tuple[str, str]]:
