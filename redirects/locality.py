@@ -29,8 +29,15 @@ REGION_HEADER: Final = "X-Offramp-Region"
 # Addresses of which it is remembered where they are; as many as are remembered as values.
 _REMEMBERED: Final = 16384
 
-# What proxies write, some with a port: 192.0.2.1, 192.0.2.1:80, 2001:db8::1, [2001:db8::1]:80.
-_FORWARDED: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+))(?::\d{1,5})?|([0-9A-Fa-f:.]+)")
+# What proxies write, some with a port, an interface or quotes: 192.0.2.1, 192.0.2.1:80,
+# 2001:db8::1, [2001:db8::1]:80, fe80::1%eth0. None is longer than this.
+_FORWARDED: Final = re.compile(
+    r"\"?(?:(?:\[([0-9A-Fa-f:.]+)(?:%\w+)?\]|([0-9.]+))(?::\d{1,5})?|([0-9A-Fa-f:.]+)(?:%\w+)?)\"?"
+)
+_LONGEST: Final = 80
+
+# Proxies of ours that one request may have come through.
+_HOPS: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +105,9 @@ class Locality:
         if not self._is_proxy(peer):
             return peer
         address = peer
-        for value in reversed(",".join(forwarded).split(",")):
-            match = _FORWARDED.fullmatch(value.strip())
+        said = [each for value in forwarded for each in value.split(",") if each.strip()]
+        for value in reversed(said[-_HOPS:]):
+            match = _FORWARDED.fullmatch(value.strip()) if len(value) <= _LONGEST else None
             address = "" if match is None else match[1] or match[2] or match[3]
             if not self._is_proxy(address):
                 return address
@@ -118,9 +126,13 @@ class Locality:
         return Whereabouts(str(address), network_of(address), region, prefix=prefix)
 
 
-@lru_cache(1024)
 def region_word(text: str) -> str | None:
     """A client's word for where it is, as a region's name; None for what can be none."""
+    return _region_word(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(1024)
+def _region_word(text: str) -> str | None:
     word = text.strip().lower()
     return word if REGION_NAME.fullmatch(word) else None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 from urllib.parse import unquote_to_bytes, urlsplit
 
-from redirects.signing import SigningKeys
+from redirects.signing import NOBODY, SigningKeys, signed_by_nobody
 from stores.entity import entity_key
 
 
@@ -51,10 +51,18 @@ class SecureLinkSigner:
 
     def query(self, base_url: str, digest: str, expires: int) -> str:
         """The query that makes the URL of ``digest`` below ``base_url`` work until ``expires``."""
+        key = self.keys.current
+        return self._query(base_url, digest, expires, key, self.keys.secrets[key])
+
+    def by_nobody(self, base_url: str, digest: str, expires: int) -> str:
+        """The same by a key that there is not: a `map` that knows no such key gives no secret."""
+        return self._query(base_url, digest, expires, NOBODY, b"")
+
+    @staticmethod
+    def _query(base_url: str, digest: str, expires: int, key: str, secret: bytes) -> str:
         # $uri is the path without its percent-encoding.
         uri = unquote_to_bytes(urlsplit(f"{base_url}/{entity_key(digest)}").path)
-        key = self.keys.current
-        message = b"%d%b %b" % (expires, uri, self.keys.secrets[key])
+        message = b"%d%b %b" % (expires, uri, secret)
         # nginx knows no other hash; that somebody finds two messages of one MD5 opens nothing.
         checksum = hashlib.md5(message, usedforsecurity=False).digest()
         md5 = base64.urlsafe_b64encode(checksum).decode().rstrip("=")
@@ -89,3 +97,8 @@ class HmacSigner:
         """The query that makes the URL of ``digest`` below ``base_url`` work until ``expires``."""
         del base_url  # an edge may be reached by several names
         return self.keys.sign(digest, expires)
+
+    def by_nobody(self, base_url: str, digest: str, expires: int) -> str:
+        """The same by a key that there is not: an edge that knows no such key has no secret."""
+        del base_url
+        return signed_by_nobody(digest, expires)

@@ -239,6 +239,9 @@ class UrlSigner(Protocol):
     def by_key(self) -> Sequence[tuple[str, UrlSigner]]:
         """Each key's id, the signing one first, and a signer with that key alone."""
 
+    def by_nobody(self, base_url: str, digest: str, expires: int) -> str | None:
+        """As :meth:`query`, forged with an id and a secret that there are not; None: not so."""
+
 
 @dataclass(frozen=True, slots=True)
 class SignedHttpTarget:

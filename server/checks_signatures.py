@@ -82,6 +82,11 @@ async def _demanded(
     if not opens_all(target):
         elsewhere = target.locate(other, _ANYONE, now).url.partition("?")[0]
         wrong.append(("with the signature of other content", f"{elsewhere}?{query}", other))
+    if isinstance(target, SignedHttpTarget):
+        until = int(now) + target.max_lifetime
+        forged = target.signer.by_nobody(target.base_url, entity.digest, until)
+        if forged is not None:
+            wrong.append(("with a key that there is not and no secret", f"{bare}?{forged}", entity))
     for how, asked, content in wrong:
         if await _gives(session, asked, content):
             what = f"target {target.name}: content comes {how}"

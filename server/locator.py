@@ -70,7 +70,10 @@ class Locator:
     async def run(self, session: aiohttp.ClientSession) -> None:
         """Look at the lists again and again, until cancelled."""
         while True:
-            await self.look(session, time.time())
+            try:
+                await self.look(session, time.time())
+            except Exception:  # noqa: BLE001 - what is known counts on, and the log says why
+                _log.exception("lists of networks cannot be looked at")
             await asyncio.sleep(LOOK_SECONDS)
 
     async def look(self, session: aiohttp.ClientSession, now: float) -> None:

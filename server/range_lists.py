@@ -62,6 +62,7 @@ class RangeList:
     _seen: Stamp | None = None
     _copied: Stamp = _NONE
     _tried: float = field(default=float("-inf"))
+    _fetched: float = field(default=float("-inf"))
 
     @classmethod
     def of(cls, settings: RangeListSettings, data: Path, refresh: float) -> RangeList:
@@ -99,7 +100,7 @@ class RangeList:
                 if self._is_due(now):
                     self._tried = now
                     await self._take(await self._fetch(session))
-                    self.fault = None
+                    self.fault, self._fetched = None, now
         except Unread as error:
             self.fault = str(error)
             kept = f"; the {len(before)} networks of before count on" if before else ""
@@ -108,7 +109,9 @@ class RangeList:
 
     def _is_due(self, now: float) -> bool:
         # A clock that was set back must not make a copy young for ever.
-        fresh = bool(self.prefixes) and 0 <= now - self._copied[0] / 1e9 < self.refresh
+        # One that cannot be kept on disk is as young as its download.
+        young = max(self._copied[0] / 1e9, self._fetched)
+        fresh = bool(self.prefixes) and 0 <= now - young < self.refresh
         return not fresh and not 0 <= now - self._tried < min(RETRY_SECONDS, self.refresh)
 
     async def _look_at(self, file: Path) -> None:
@@ -177,5 +180,7 @@ class RangeList:
                 return bytes(body)
         except TimeoutError:
             raise Unread(f"{source}: it did not come within {_SECONDS:.0f} s") from None
-        except aiohttp.ClientError as error:
-            raise Unread(f"{source}: {type(error).__name__} {error}".rstrip()) from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # A name that is none is a ValueError of its codec.
+            words = " ".join(f"{type(error).__name__} {error}".split())
+            raise Unread(f"{source}: {words}") from None

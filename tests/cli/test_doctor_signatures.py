@@ -69,6 +69,7 @@ def test_nginx_as_documented(here: Path) -> None:
     [
         ('if ($secure_link = "0")', "after the URL has ended"),
         ('if ($secure_link = "")', "with an altered signature"),
+        ('if ($url_secret = "")', "with a key that there is not and no secret"),
     ],
 )
 def test_nginx_with_a_line_forgotten(here: Path, forgotten: str, found: str) -> None:
@@ -161,6 +162,14 @@ def test_an_edge_that_omits_something(here: Path, omitted: str, found: str) -> N
     with edge(here / "offramp-data" / "store", check) as cdn:
         said = doctor(here, "hmac", cdn.url, hmac_keys("new"))
     assert any(line.startswith(found) for line in said), said
+
+
+def test_an_edge_that_has_a_secret_for_every_key(here: Path) -> None:
+    """One that takes an unknown key for one with an empty secret is found."""
+    secrets = {"new": OTHER, "nobody": ""}
+    with edge(here / "offramp-data" / "store", shared_hmac(secrets, time.time)) as cdn:
+        said = doctor(here, "hmac", cdn.url, hmac_keys("new"))
+    assert said[-1] == "fail content comes with a key that there is not and no secret"
 
 
 def test_an_edge_that_checks_no_signature(here: Path) -> None:

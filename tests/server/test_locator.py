@@ -203,6 +203,37 @@ async def test_a_full_disk_keeps_no_copy_but_counts(
     assert region(locator, "192.0.2.7") == "eu-west-1"
 
 
+async def test_a_full_disk_makes_no_list_due(
+    publisher: Publisher, session: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """A list that cannot be kept is not fetched again before it is due."""
+    (tmp_path / "regions").write_text("in the way")
+    locator = await Locator.open(from_url(publisher), tmp_path)
+    for passed in (0.0, RETRY_SECONDS + 1, 2 * RETRY_SECONDS + 2):
+        await locator.look(session, DAY + passed)
+    assert publisher.asked == 1
+    await locator.look(session, DAY + LATER)
+    assert publisher.asked == 2
+
+
+async def test_a_host_that_can_be_none(session: aiohttp.ClientSession, tmp_path: Path) -> None:
+    """A URL that nobody can ask is told, and stops no other list."""
+    listed = tmp_path / "list.json"
+    listed.write_bytes(aws(eu_west_1="192.0.2.0/24"))
+    settings = RegionSettings.model_validate(
+        {
+            "lists": [
+                {"format": "aws", "url": "http://a..example.org/ip-ranges.json"},
+                {"format": "aws", "file": str(listed)},
+            ]
+        }
+    )
+    locator = await Locator.open(settings, tmp_path / "data")
+    await locator.look(session, DAY)
+    assert region(locator, "192.0.2.1") == "eu-west-1"
+    assert "a..example.org" in (locator.lists[0].fault or "")
+
+
 async def test_a_file_is_read_when_it_changes(
     session: aiohttp.ClientSession, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
