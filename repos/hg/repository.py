@@ -284,6 +284,16 @@ class HgRepository:
                 return await asyncio.shield(self._refreshing)
             await asyncio.wait({self._refreshing})
 
+    def at_hand(self) -> HgSnapshot | None:
+        """The last snapshot, if no file has changed since; None: :meth:`snapshot` finds out."""
+        known, now = self._snapshot, time.monotonic()
+        if known is None or now < self._looked + LOOK_SECONDS:
+            return known
+        if self._keeper.stamps() != self._seen:
+            return None
+        self._looked = now
+        return known
+
     async def renewed(self, old: HgSnapshot, *, broken: bool = False) -> HgSnapshot:
         """A snapshot to take the place of one that the repository has left behind.
 

@@ -6,17 +6,18 @@ import asyncio
 import functools
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from server.git.requests import body_of
-from server.hg.v1.getbundle import Asked
 from wire.hg.v1.requests import (
     COMMANDS,
     BadRequest,
     BatchCall,
+    ClientProtocol,
     client_version,
     posted_length,
     read_arguments,
@@ -35,6 +36,29 @@ _CREDENTIALS: Final = frozenset(("authorization", "cookie", "proxy-authorization
 
 # What a header has beside its name and value.
 _AROUND: Final = len(": \r\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a client asks.
+
+    Attributes:
+        command: its name.
+        arguments: by name, decoded.
+        protocol: how it takes answers.
+        version: of Mercurial; None if it does not say.
+        repeated: bytes of headers that it would repeat to a place it is sent to.
+        credentials: some of them are for this server alone.
+        calls: the small commands in it: itself, or those of a batch.
+    """
+
+    command: str
+    arguments: dict[bytes, bytes]
+    protocol: ClientProtocol
+    version: tuple[int, int] | None
+    repeated: int
+    credentials: bool
+    calls: tuple[BatchCall, ...]
 
 
 async def read_asked(request: web.Request, command: str, request_time: float) -> Asked:

@@ -25,10 +25,10 @@ from repos.hg.side_bundle import SideRequest, side_bundle
 from server.answer import Stored
 from server.exchange import EXCHANGE, client_of
 from server.hg.v1 import replies
+from server.hg.v1.asked import Asked
 from server.hg.v1.getbundle import (
     DIALECT,
     GETBUNDLE,
-    Asked,
     GetBundleCommand,
     Offered,
     abilities,

@@ -20,12 +20,13 @@ from repos.hg.lookup import Lookups
 from repos.hg.peer import PeerRefused
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
+from repos.hg.v1_answers import REMEMBERED
 from server.exchange import EXCHANGE, client_of
 from server.hg.responding import retrieved
 from server.hg.v1 import replies, small
-from server.hg.v1.asked import read_asked
+from server.hg.v1.asked import Asked, read_asked
 from server.hg.v1.bundling import Bundling
-from server.hg.v1.getbundle import DIALECT, Asked
+from server.hg.v1.getbundle import DIALECT
 from server.hg.v1.manifests import entries, usable
 from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited, streams
@@ -176,7 +177,12 @@ class Front:
         """The words of version 1 for a repository that has an index."""
         bundles = await self._bundles(name, snapshot)
         settings = self.runtime.settings.hg
-        return capabilities(snapshot, settings, bundles=bool(bundles)).encode()
+        asked = ("capabilities", settings.stream_clones, bool(bundles))
+        return REMEMBERED.answer(
+            snapshot,
+            asked,
+            lambda: capabilities(snapshot, settings, bundles=bool(bundles)).encode(),
+        )
 
     async def _capabilities(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         return replies.string(await self.capabilities(question.name, snapshot))
@@ -211,10 +217,16 @@ class Front:
     async def _bundles(self, name: str, snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
         """The clone bundles that may be named now; looked at once for each state."""
         bundles = await self.runtime.catalogs.clone_bundles(name)
+        if not bundles:
+            return ()
         state = (snapshot.digest, bundles)
         known = self.looked.get(name)
         if known is None or known[0] != state:
-            known = self.looked[name] = (state, usable(bundles, snapshot))
+            known = self.looked[name] = (
+                state,
+                # It looks at each changeset, once for each state.
+                await asyncio.to_thread(usable, bundles, snapshot),
+            )
             while len(self.looked) > _REPOSITORIES:
                 self.looked.popitem(last=False)
         return known[1]
@@ -268,6 +280,9 @@ async def snapshot_soon(repository: HgRepository) -> HgSnapshot | None:
     Raises:
         HgFailed: hg refuses the repository.
     """
+    known = repository.at_hand()
+    if known is not None:
+        return known  # as for nearly all requests, which a task of its own would cost much
     taken = asyncio.ensure_future(repository.snapshot())
     taken.add_done_callback(retrieved)
     done, _ = await asyncio.wait({taken}, timeout=PATIENCE)

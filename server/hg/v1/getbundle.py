@@ -16,11 +16,11 @@ from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
 from redirects.audience import Audience
 from server.answer import Execution, Locate, Plan
 from server.hg.command import Observe, always
+from server.hg.v1.asked import Asked
 from server.settings import HgSettings
 from wire.hg.v1.capabilities import decode_bundle2
 from wire.hg.v1.getbundle import GetBundle, argument_bytes
 from wire.hg.v1.media import MERCURIAL_0_2, Framing
-from wire.hg.v1.requests import BatchCall, ClientProtocol
 
 DIALECT: Final = "hg-v1"
 GETBUNDLE: Final = "getbundle"
@@ -98,29 +98,6 @@ def question_of(
     elif asked.bookmarks or asked.phases or asked.listkeys:
         depends.append(moving)
     return (argument_bytes(asked.canonical()), *depends)
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a client asks.
-
-    Attributes:
-        command: its name.
-        arguments: by name, decoded.
-        protocol: how it takes answers.
-        version: of Mercurial; None if it does not say.
-        repeated: bytes of headers that it would repeat to a place it is sent to.
-        credentials: some of them are for this server alone.
-        calls: the small commands in it: itself, or those of a batch.
-    """
-
-    command: str
-    arguments: dict[bytes, bytes]
-    protocol: ClientProtocol
-    version: tuple[int, int] | None
-    repeated: int
-    credentials: bool
-    calls: tuple[BatchCall, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,7 @@ from repos.hg.repository import HgRepository
 from server.exchange import EXCHANGE
 from server.git.answers import NO_CACHE
 from server.hg.v1 import replies
-from server.hg.v1.asked import PASSED, headers_of, writes
-from server.hg.v1.getbundle import Asked
+from server.hg.v1.asked import PASSED, Asked, headers_of, writes
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Sender

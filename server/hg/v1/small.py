@@ -11,7 +11,7 @@ from repos.hg import v1_answers
 from repos.hg.errors import CommandError
 from repos.hg.lookup import Lookups
 from repos.hg.repository import HgSnapshot
-from server.hg.v1.getbundle import Asked
+from server.hg.v1.asked import Asked
 from wire.hg.v1.requests import BadRequest, BatchCall, join_batch, read_nodes
 
 SMALL: Final = frozenset({"heads", "known", "lookup", "branchmap", "listkeys"})

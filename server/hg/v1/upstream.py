@@ -23,9 +23,9 @@ from server.access.rules import upstream_audience
 from server.exchange import EXCHANGE, client_of
 from server.git.callers import Answered, Caller, caller_of, refusal
 from server.hg.v1 import replies, small
-from server.hg.v1.asked import HIDDEN, headers_of, read_asked, writes
+from server.hg.v1.asked import HIDDEN, Asked, headers_of, read_asked, writes
 from server.hg.v1.bundling import Bundling, in_loop
-from server.hg.v1.getbundle import DIALECT, GETBUNDLE, Asked, GetBundleCommand, acceptance_of
+from server.hg.v1.getbundle import DIALECT, GETBUNDLE, GetBundleCommand, acceptance_of
 from server.hg.v1.running import Streaming
 from server.hg.v1.words import CLONE_BUNDLES, ENGINES, edited
 from server.outcome import Outcome
