@@ -23,22 +23,8 @@ def _each_key(keys: SigningKeys) -> tuple[tuple[str, SigningKeys], ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class SecureLinkSigner:
-    """Signs for nginx with ``secure_link_md5 "$secure_link_expires$uri <secret>"``.
-
-    Format: nginx.org/en/docs/http/ngx_http_secure_link_module.html. ``key`` is ours: by it, a
-    ``map`` finds the secret while there are two.
-
-    Attributes:
-        keys: secrets, of which the current one signs.
-    """
-
+class _SharedSecret:
     keys: SigningKeys
-
-    @property
-    def kind(self) -> str:
-        """How URLs are signed, with nothing secret in it; it is hashed into fingerprints."""
-        return "secure_link"
 
     @property
     def opens_all(self) -> bool:
@@ -48,6 +34,23 @@ class SecureLinkSigner:
     def by_key(self) -> tuple[tuple[str, Self], ...]:
         """Each key's id, and this signer with that key alone."""
         return tuple((key, replace(self, keys=alone)) for key, alone in _each_key(self.keys))
+
+
+@dataclass(frozen=True, slots=True)
+class SecureLinkSigner(_SharedSecret):
+    """Signs for nginx with ``secure_link_md5 "$secure_link_expires$uri <secret>"``.
+
+    Format: nginx.org/en/docs/http/ngx_http_secure_link_module.html. ``key`` is ours: by it, a
+    ``map`` finds the secret while there are two.
+
+    Attributes:
+        keys: secrets, of which the current one signs.
+    """
+
+    @property
+    def kind(self) -> str:
+        """How URLs are signed, with nothing secret in it; it is hashed into fingerprints."""
+        return "secure_link"
 
     def query(self, base_url: str, digest: str, expires: int) -> str:
         """The query that makes the URL of ``digest`` below ``base_url`` work until ``expires``."""
@@ -70,28 +73,17 @@ class SecureLinkSigner:
 
 
 @dataclass(frozen=True, slots=True)
-class HmacSigner:
+class HmacSigner(_SharedSecret):
     """Signs for an edge that checks the tokens of our blob route; see :mod:`redirects.signing`.
 
     Attributes:
         keys: secrets, of which the current one signs.
     """
 
-    keys: SigningKeys
-
     @property
     def kind(self) -> str:
         """How URLs are signed, with nothing secret in it; it is hashed into fingerprints."""
         return "hmac"
-
-    @property
-    def opens_all(self) -> bool:
-        """Whether one signature opens every entity: never."""
-        return False
-
-    def by_key(self) -> tuple[tuple[str, Self], ...]:
-        """Each key's id, and this signer with that key alone."""
-        return tuple((key, replace(self, keys=alone)) for key, alone in _each_key(self.keys))
 
     def query(self, base_url: str, digest: str, expires: int) -> str:
         """The query that makes the URL of ``digest`` below ``base_url`` work until ``expires``."""

@@ -172,8 +172,36 @@ class S3Target:
         return Location(url, self.name, self._scheme, expires)
 
 
+class _BelowUrl:
+    """What targets that are a URL and what is below it have in common.
+
+    URLs without an end of their own are given to a client for as long as signed ones live.
+    """
+
+    __slots__ = ()
+
+    base_url: str
+    window: Window
+    _scheme: UriProtocol
+
+    @property
+    def max_lifetime(self) -> int:
+        """Seconds for which a URL given out now may be used."""
+        return self.window.longest
+
+    def protocol(self, client: Client) -> UriProtocol:
+        """The scheme of the base URL; the same for all clients."""
+        del client
+        return self._scheme
+
+    def prefix(self, client: Client) -> str:
+        """What every URL of this target begins with; the same for all clients."""
+        del client
+        return f"{self.base_url}/"
+
+
 @dataclass(frozen=True, slots=True)
-class HttpTarget:
+class HttpTarget(_BelowUrl):
     """A CDN or static server in front of the store.
 
     Attributes:
@@ -200,21 +228,6 @@ class HttpTarget:
     def signed(self) -> bool:
         """Nobody reads through a URL without its signature: here, whoever knows a digest reads."""
         return False
-
-    @property
-    def max_lifetime(self) -> int:
-        """Seconds for which a URL given out now may be used."""
-        return self.window.longest
-
-    def protocol(self, client: Client) -> UriProtocol:
-        """The scheme of the base URL; the same for all clients."""
-        del client
-        return self._scheme
-
-    def prefix(self, client: Client) -> str:
-        """What every URL of this target begins with; the same for all clients."""
-        del client
-        return f"{self.base_url}/"
 
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The URL of ``entity`` below the base URL."""
@@ -244,7 +257,7 @@ class UrlSigner(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class SignedHttpTarget:
+class SignedHttpTarget(_BelowUrl):
     """A CDN or static server that demands a signature of ours.
 
     Attributes:
@@ -282,21 +295,6 @@ class SignedHttpTarget:
     def signed(self) -> bool:
         """Nobody reads through a URL without its signature: here, always so."""
         return True
-
-    @property
-    def max_lifetime(self) -> int:
-        """Seconds that a URL given out now may live."""
-        return self.window.longest
-
-    def protocol(self, client: Client) -> UriProtocol:
-        """The scheme of the base URL; the same for all clients."""
-        del client
-        return self._scheme
-
-    def prefix(self, client: Client) -> str:
-        """What every URL of this target begins with; the same for all clients."""
-        del client
-        return f"{self.base_url}/"
 
     def locate(self, entity: Entity, client: Client, now: float) -> Location:
         """The URL of ``entity`` below the base URL, with its signature."""

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from server.setting_types import Duration, Size, parse_duration, parse_size
-from server.settings import GitSettings, S3StoreSettings, Settings, host_port, load
+from server.settings import Settings, host_port, load
+from server.settings_repositories import GitSettings
+from server.settings_targets import S3StoreSettings
 
 SIZE: TypeAdapter[int] = TypeAdapter(Size)
 DURATION: TypeAdapter[float] = TypeAdapter(Duration)
