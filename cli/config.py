@@ -15,7 +15,8 @@ from cli.options import Given, config_option, settings_from
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from server.settings import RedirectSettings, Settings, TargetSettings
+    from server.settings import RedirectSettings, Settings
+    from server.settings_targets import TargetSettings
 
 
 @click.group()

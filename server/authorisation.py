@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from repos.git.repository import Snapshot
-from server.settings import GitSettings
+from server.settings_repositories import GitSettings
 
 
 class Permission(StrEnum):

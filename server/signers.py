@@ -13,8 +13,12 @@ from typing import Final
 from redirects.shared_secret import HmacSigner, SecureLinkSigner
 from redirects.signing import SigningKeys
 from redirects.targets import UrlSigner
-from server.settings import CloudFrontTargetSettings, HmacTargetSettings, SecureLinkTargetSettings
 from server.settings_signing import SecretKeySettings
+from server.settings_targets import (
+    CloudFrontTargetSettings,
+    HmacTargetSettings,
+    SecureLinkTargetSettings,
+)
 
 SignedTargetSettings = CloudFrontTargetSettings | SecureLinkTargetSettings | HmacTargetSettings
 

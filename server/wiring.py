@@ -20,7 +20,8 @@ from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from redirects.window import Window
-from server.settings import RedirectSettings, S3StoreSettings, S3TargetSettings, Settings
+from server.settings import RedirectSettings, Settings
+from server.settings_targets import S3StoreSettings, S3TargetSettings
 from server.signers import signer_of
 from stores.base import Store, StoreError
 from stores.directory import DirectoryStore

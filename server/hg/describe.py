@@ -13,7 +13,7 @@ from redirects.selection import Selection
 from redirects.targets import Target
 from repos.hg.repository import HgSnapshot
 from server.runtime import Runtime
-from server.settings import TargetSettings
+from server.settings_targets import TargetSettings
 from wire.hg.commands import COMMANDS
 from wire.hg.encodings import PREFERENCE
 from wire.hg.handshake import HASHES, AdvertisedTarget, Descriptor

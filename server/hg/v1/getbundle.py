@@ -17,7 +17,7 @@ from redirects.audience import Audience
 from server.answer import Execution, Locate, Plan
 from server.hg.command import Observe, always
 from server.hg.v1.asked import Asked
-from server.settings import HgSettings
+from server.settings_repositories import HgSettings
 from wire.hg.v1.capabilities import decode_bundle2
 from wire.hg.v1.getbundle import GetBundle, argument_bytes
 from wire.hg.v1.media import MERCURIAL_0_2, Framing

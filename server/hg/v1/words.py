@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from repos.hg.repository import HgSnapshot
-from server.settings import HgSettings
+from server.settings_repositories import HgSettings
 from wire.hg.v1.capabilities import Capabilities, decode_bundle2, encode_bundle2
 
 # Engines of streamed answers, in our order of preference.
