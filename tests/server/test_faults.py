@@ -532,13 +532,14 @@ async def test_a_record_does_not_outlive_its_objects(
     served = await serve(root)
     old = tip(root)
     asked = command(b"fetch", *accepts, b"want " + old.encode(), b"done")
-    assert b"ERR" not in (await post(served, "p.git", asked)).body
+    # An error is the first packet; anything may stand in a pack.
+    assert not (await post(served, "p.git", asked)).body[4:].startswith(b"ERR ")
     repository = root / "p.git"
     tree = run_git("mktree", cwd=repository)
     other = run_git("commit-tree", "-m", "other", tree, cwd=repository)
     run_git("update-ref", "HEAD", other, cwd=repository)
     # still there, as in stock git, which asks only whether it exists
-    assert b"ERR" not in (await post(served, "p.git", asked)).body
+    assert not (await post(served, "p.git", asked)).body[4:].startswith(b"ERR ")
     run_git("gc", "-q", "--prune=now", cwd=repository)
     expected = error(stock(repository, want(old)))
     assert expected == f"upload-pack: not our ref {old}"
