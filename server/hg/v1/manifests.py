@@ -89,7 +89,8 @@ def _located(
         runtime.selection,
         client,
         time.time(),
-        readable=runtime.health.filter(frozenset(bundle.readable)),
+        readable=frozenset(bundle.readable),
+        down=runtime.health.down(),
         audience=audience,
     ):
         attributes = list(_about(bundle, version))
