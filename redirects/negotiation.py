@@ -66,7 +66,7 @@ def locations(
     now: float,
     *,
     readable: AbstractSet[str],
-    down: AbstractSet[str],
+    down: AbstractSet[str] = NONE_DOWN,
     audience: Audience,
 ) -> Iterator[Location]:
     """All locations that could be named to a client which takes several, the best first.

@@ -56,6 +56,7 @@ def test_nginx_as_documented(here: Path) -> None:
     with nginx(here / "nginx", store, {"new": OTHER, "old": SECRET}) as url:
         assert doctor(here, "secure_link", url, hmac_keys("new", "old")) == [
             "ok content comes back, whole and by Range",
+            "ok probes come back in time",
             "ok clocks agree",
             "ok documents cannot be read through it",
             f"ok {REFUSES}",

@@ -503,8 +503,9 @@ async def test_law_10_each_redirect_can_be_explained(
         url = repository.url(served.url)
         passed = (
             PassedOver("tls", Reason.PROTOCOL_NOT_ACCEPTED),
-            PassedOver("broken", Reason.NOT_PUBLISHED),
+            PassedOver("broken", Reason.DOWN),
         )
+        await served.runtime.health.probe()
         await Client(tmp_path, ("fetch.uriProtocols=http",))("clone", url, "http")
         first, second = decisions
         whole = (*passed, PassedOver("self", Reason.NOT_PUBLISHED))

@@ -404,13 +404,15 @@ async def test_no_one_is_asked_to_publish_what_no_one_can_use(house: House) -> N
 
 
 async def test_a_target_that_is_down(house: House) -> None:
-    """What was published is sent inline while its target does not answer."""
+    """What was published is sent inline while its target does not answer; no store is asked."""
     running = Running()
     await house.respond(running, HTTP)
     house.health.dead = CDN
+    calls = house.publisher.calls
     answer, outcome = await house.respond(running, HTTP)
     assert (answer.redirected, outcome) == ((), Outcome.HIT)
     assert await content(answer) == CONTENT
+    assert house.publisher.calls == calls
 
 
 async def test_a_head_alone(house: House) -> None:
