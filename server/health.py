@@ -152,7 +152,9 @@ class Health:
         except TimeoutError:
             self._see(watched, Seen.FAILED, f"no answer within {self.rules.timeout:g} s")
         except Exception as error:  # noqa: BLE001 - whatever it is, clients would meet it too
-            self._see(watched, Seen.FAILED, f"{error}" or type(error).__name__)
+            said = str(error).removeprefix(f"entity {PROBE_ENTITY.digest}, ")
+            said = said.removeprefix(f"target {watched.target.name}: ")
+            self._see(watched, Seen.FAILED, said or type(error).__name__)
         else:
             self._see(watched, Seen.ANSWERED, Seen.ANSWERED.value)
 

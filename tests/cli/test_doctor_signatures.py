@@ -120,7 +120,7 @@ def test_cloudfront(here: Path, scope: str, algorithm: str) -> None:
     keys = f"{key_file(here, 'rsa')}, {key_file(here, 'ecdsa')}"
     with edge(here / "offramp-data" / "store", check) as cdn:
         more = f'scope = "{scope}"\nalgorithm = "{algorithm}"'
-        assert doctor(here, "cloudfront", cdn.url, keys, more)[2:] == [
+        assert doctor(here, "cloudfront", cdn.url, keys, more)[3:] == [
             "ok documents cannot be read through it",
             f"ok {REFUSES}",
             "ok key KECDSA works as well",

@@ -520,7 +520,7 @@ async def test_law_10_each_redirect_can_be_explained(
             isinstance(decision, Inline)
             and [(p.target, p.reason) for p in decision.passed_over]
             == [
-                ("tls", Reason.NOT_PUBLISHED),
+                ("tls", Reason.DOWN),
                 ("broken", Reason.PROTOCOL_NOT_ACCEPTED),
                 ("self", Reason.PROTOCOL_NOT_ACCEPTED),
             ]
