@@ -111,7 +111,7 @@ class Fleet:
 
     async def until(self, thought: State) -> None:
         """Wait until that is thought of the first one."""
-        async with self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(lambda: self.told[-1:] == [thought])
 
 

@@ -57,7 +57,7 @@ class Targets:
 
     async def until(self, told: Callable[[], bool]) -> None:
         """Wait for it; it is looked at again with each probe."""
-        async with self.changed:
+        async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(told)
 
 
