@@ -16,6 +16,7 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size
+from server.settings_health import HealthSettings
 from server.settings_regions import RegionPattern, RegionSettings
 from server.settings_signing import CloudFrontKeySettings, SecretKeySettings, check_ids
 from server.settings_upstreams import (
@@ -518,6 +519,7 @@ class Settings(BaseSettings):
     )
     mirrors: MirrorSettings = MirrorSettings()
     redirect: RedirectSettings = RedirectSettings()
+    health: HealthSettings = HealthSettings()
     cache: CacheSettings = CacheSettings()
     retention: RetentionSettings = RetentionSettings()
     index: IndexSettings = IndexSettings()
