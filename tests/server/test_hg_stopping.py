@@ -115,7 +115,7 @@ async def hanging(begin: bytes, reached: asyncio.Event) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize("begin", [b"", b"x\x9c"], ids=["silent", "in the middle"])
 async def test_an_upstream_that_hangs(offramp: Offramp, tmp_path: Path, begin: bytes) -> None:
-    """It is not waited for, and is not asked again; no thread is left to be given up."""
+    """It is not waited for: no thread is left to be given up."""
     root, reached = tmp_path / "root", asyncio.Event()
     root.mkdir()
     async with hanging(begin, reached) as url:
@@ -128,7 +128,6 @@ async def test_an_upstream_that_hangs(offramp: Offramp, tmp_path: Path, begin: b
         async with asking(f"{server.url}/code?{GETBUNDLE}"):
             await reached.wait()
             said = await stopped(server)
-    assert "this server stops" in said
     assert GIVEN_UP not in said
 
 
