@@ -253,8 +253,12 @@ OFFRAMP: Final = (sys.executable, "-c", "from cli.main import main; main()")
 
 
 def configure(path: Path, store_url: str, more: str = "") -> Path:
-    """Write a settings file whose only target is the store's files at ``store_url``."""
-    path.write_text(f'[[targets]]\ntype = "http"\nbase_url = {json.dumps(store_url)}\n{more}')
+    """Write a settings file whose only target is the store's files at ``store_url``.
+
+    That the same clients ask the same again is what is measured, and no reason for suspicion.
+    """
+    target = f'[[targets]]\ntype = "http"\nbase_url = {json.dumps(store_url)}\n'
+    path.write_text(f"[health]\nsuspicion = 0\n\n{target}{more}")
     return path
 
 

@@ -189,6 +189,10 @@ root = {json.dumps(str(place / "repositories"))}
 data = {json.dumps(str(place / data))}
 listen = "127.0.0.1:0"
 
+# Here the same clients ask the same again because they are told to.
+[health]
+suspicion = 0
+
 [store]
 type = "directory"
 path = {json.dumps(str(place / "store"))}

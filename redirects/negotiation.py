@@ -1,18 +1,21 @@
-# Law of this file: the first target in order that may name the content, through which it was read
-# back and which the client accepts is named; else the content goes inline. This runs for
-# every answer, so it asks nobody anything and costs microseconds.
+# Law of this file: the first target in order that may name the content, that is up, through which
+# it was read back and which the client accepts is named; else the content goes inline. This runs
+# for every answer, so it asks nobody anything and costs microseconds.
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Final
 
 from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import PUBLIC, Audience
 from redirects.decision import CannotLocate, Decision, Inline, PassedOver, Reason, Redirect
 from redirects.selection import Candidate, Selection
 from stores.entity import Entity
+
+NONE_DOWN: Final[frozenset[str]] = frozenset()
 
 
 def negotiate(
@@ -23,6 +26,7 @@ def negotiate(
     now: float,
     *,
     readable: AbstractSet[str],
+    down: AbstractSet[str] = NONE_DOWN,
     min_size: int,
     enabled: bool,
     held_back: Reason | None = None,
@@ -39,6 +43,7 @@ def negotiate(
         client: who asks.
         now: seconds since the epoch.
         readable: fingerprints of the targets through which ``entity`` was read back.
+        down: fingerprints of the targets that are not to be named now.
         min_size: bytes below which content goes inline.
         enabled: False, everything goes inline.
         held_back: why this client is not redirected, though it accepts it; None if it may be. See
@@ -53,7 +58,7 @@ def negotiate(
         return Inline(needless)
     passed_over: list[PassedOver] = []
     for candidate in selection.order(client, entity.digest, acceptance.targets):
-        found = _judge(candidate, acceptance, entity, client, now, readable, audience)
+        found = _judge(candidate, acceptance, entity, client, now, readable, down, audience)
         if isinstance(found, Location):
             if shadow:
                 return Inline(Reason.SHADOW, tuple(passed_over), found)
@@ -70,6 +75,7 @@ def locations(
     now: float,
     *,
     readable: AbstractSet[str],
+    down: AbstractSet[str] = NONE_DOWN,
     audience: Audience,
 ) -> Iterator[Location]:
     """All locations that could be named to a client which takes several, the best first.
@@ -77,7 +83,7 @@ def locations(
     The arguments are those of :func:`negotiate`.
     """
     for candidate in selection.order(client, entity.digest, acceptance.targets):
-        found = _judge(candidate, acceptance, entity, client, now, readable, audience)
+        found = _judge(candidate, acceptance, entity, client, now, readable, down, audience)
         if isinstance(found, Location):
             yield found
 
@@ -112,21 +118,20 @@ def explain(
 ) -> tuple[Decision, tuple[Verdict, ...]]:
     """:func:`negotiate`, and what it says of every target, in order; also of those behind.
 
-    The arguments are those of :func:`negotiate`, and ``down``: fingerprints of the targets that are
-    known to be down.
+    The arguments are those of :func:`negotiate`.
 
     Returns:
         The decision, and a verdict on each target. Where the content goes inline before any is
         looked at, the verdicts are what they would have been otherwise.
     """
-    up = readable - down
     decision = negotiate(
         acceptance,
         entity,
         selection,
         client,
         now,
-        readable=up,
+        readable=readable,
+        down=down,
         min_size=min_size,
         enabled=enabled,
         held_back=held_back,
@@ -136,9 +141,7 @@ def explain(
     chosen: Candidate | None = None
     verdicts: list[Verdict] = []
     for candidate in selection.order(client, entity.digest, acceptance.targets):
-        found = _judge(candidate, acceptance, entity, client, now, up, audience)
-        if found is Reason.NOT_PUBLISHED and candidate.target.fingerprint in readable:
-            found = Reason.DOWN
+        found = _judge(candidate, acceptance, entity, client, now, readable, down, audience)
         if isinstance(found, Reason):
             verdicts.append(Verdict(candidate.target.name, found))
         elif chosen is not None:
@@ -169,6 +172,7 @@ def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
     client: Client,
     now: float,
     readable: AbstractSet[str],
+    down: AbstractSet[str],
     audience: Audience,
 ) -> Location | Reason:
     """The location at one target, or why it names none."""
@@ -184,6 +188,8 @@ def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
         return Reason.TARGET_NOT_ACCEPTED
     if target.protocol(client) not in acceptance.protocols:
         return Reason.PROTOCOL_NOT_ACCEPTED
+    if target.fingerprint in down:
+        return Reason.DOWN
     if target.fingerprint not in readable:
         return Reason.NOT_PUBLISHED
     try:

@@ -256,9 +256,14 @@ class _Shell:
         root = self.runtime.settings.local_root
         if root is not None and not root.is_dir():
             return web.Response(status=503, text=f"ROOT {root} is not there\n")
-        down = self.runtime.health.down()
-        names = [target.name for target in self.runtime.targets if target.fingerprint in down]
-        note = f"; down, so passed over: {', '.join(names)}" if names else ""
+        health = self.runtime.health
+        down = health.down()
+        passed = [
+            f"{name} ({state.value})"
+            for target, (name, state) in zip(health.targets, health.states(), strict=True)
+            if target.fingerprint in down
+        ]
+        note = f"; passed over: {', '.join(passed)}" if passed else ""
         return web.Response(text=f"ok{note}\n")
 
     async def metrics(self, request: web.Request) -> web.Response:

@@ -25,8 +25,9 @@ from redirects.acceptance import Client
 from redirects.decision import CannotLocate
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from server.checks_signatures import check_signatures
-from server.readback import NotReadable, read_back
+from server.readback import NotReadable, read_back, read_back_anew
 from server.settings import Settings
+from server.settings_health import HealthSettings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
 from stores.base import Conflict, Store, StoreError
@@ -74,6 +75,8 @@ async def check_targets(
             for target in targets:
                 found = await _readable(session, store, target, entity)
                 yield found
+                if found.level is Level.OK:
+                    yield await _in_time(store, target, entity, settings.health)
                 if isinstance(target, SelfTarget):
                     continue  # it may not run now, and whoever reads its signatures is ourselves
                 yield await _clock(session, target, entity)
@@ -187,6 +190,28 @@ async def _readable(
             " redirect nowhere" + (_KEY_KNOWN if isinstance(target, SignedHttpTarget) else ""),
         )
     return Verdict(Level.OK, f"target {target.name}: content comes back, whole and by Range")
+
+
+async def _in_time(
+    store: Store, target: Target, entity: Entity, settings: HealthSettings
+) -> Verdict:
+    """See that a probe comes back, on connections of its own, in the time that probes have."""
+    began = time.monotonic()
+    try:
+        await read_back_anew(store, target, entity)
+    except NotReadable as error:
+        said = str(error).removeprefix(f"entity {entity.digest}, ")
+        what = f"{said}; a moment ago it came back"
+        return Verdict(Level.WARN, what, "find out why: clients are sent to no target that flaps")
+    took = time.monotonic() - began
+    if took <= settings.timeout / 2:
+        return Verdict(Level.OK, f"target {target.name}: probes come back in time")
+    return Verdict(
+        Level.WARN,
+        f"target {target.name}: a probe took {took:.1f} s, where health.timeout is"
+        f" {settings.timeout:g} s",
+        "raise health.timeout, and health.interval with it, or the target counts as down",
+    )
 
 
 async def _closed(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
@@ -22,6 +23,7 @@ from server.access.rules import AccessRules, upstream_audience
 from server.health import Health
 from server.locator import Locator
 from server.publish import Publisher
+from server.readback import read_back_anew
 from server.settings import Settings
 from server.upstreams.routes import Routes
 from server.wiring import (
@@ -123,7 +125,9 @@ async def explained(settings: Settings, asked: Asked) -> Explanation:
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
         )
         content = await _content(settings, store, publisher, asked)
-        health = Health(store, targets, publisher.read_back)
+        health = Health(
+            store, targets, functools.partial(read_back_anew, store), settings.health.rules
+        )
         await health.probe()
         base_url = settings.public_url or f"http://{settings.listen}"
         client = Client(base_url, where.region, where.network, where.address)

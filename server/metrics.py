@@ -19,6 +19,7 @@ from prometheus_client import (
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from redirects.decision import Decision, Redirect
+from redirects.health import State
 from server import metrics_directory
 from server.outcome import Outcome, Question, Reply
 
@@ -113,6 +114,19 @@ class Metrics:
             buckets=_SECONDS,
             registry=self._registry,
         )
+        self._targets = Gauge(
+            "offramp_target_state",
+            "1 for what is thought of a target: up, suspect, down or half-open.",
+            ("target", "state"),
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._asked_again = Counter(
+            "offramp_asked_again",
+            "Clients that asked the same again, soon after they were sent to a target.",
+            ("target",),
+            registry=self._registry,
+        )
         # labels() validates, locks and formats each time; these do so once.
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
@@ -198,6 +212,15 @@ class Metrics:
             timed = self._asked_seconds.labels(upstream, question)
             self._bound_asked_seconds[upstream, question] = timed
         timed.observe(seconds)
+
+    def target(self, name: str, state: State) -> None:
+        """Say what is thought of a target now."""
+        for each in State:
+            self._targets.labels(name, each.value).set(each is state)
+
+    def asked_again(self, target: str) -> None:
+        """Count a client that is answered inline, since it did not get its content there."""
+        self._asked_again.labels(target).inc()
 
     def render(self) -> tuple[bytes, str]:
         """The figures of all workers in Prometheus' text format, and its Content-Type."""

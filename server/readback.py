@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -64,6 +65,15 @@ async def read_back(
         cause = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else ""
         what = f"{type(error).__name__} {cause}".rstrip()
         raise NotReadable(f"entity {entity.digest}, target {target.name}: {what}") from None
+
+
+async def read_back_anew(store: Store, target: Target, entity: Entity) -> None:
+    """As :func:`read_back`, now and on a connection of its own, from looking up the name on.
+
+    So do clients: a connection from before may outlive the server that would take theirs.
+    """
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        await read_back(session, store, target, entity, time.time())
 
 
 async def _from_store(store: Store, entity: Entity) -> None:

@@ -14,6 +14,7 @@ from cache.cache import Cache
 from indexer.local import forget_local
 from redirects.selection import Selection
 from redirects.signing import SigningKeys
+from redirects.suspicion import Suspicions
 from redirects.targets import Target
 from repos.git.mirror import mirror_path
 from repos.git.program import Git
@@ -32,6 +33,8 @@ from server.logs import AccessLog, configure
 from server.metrics import Metrics
 from server.pipeline import Pipeline
 from server.publish import Publisher
+from server.readback import read_back_anew
+from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
@@ -70,6 +73,8 @@ class Runtime:
     publisher: Publisher
     catalogs: Catalogs
     health: Health
+    repeats: Repeats
+    sent_table: FileTable
     metrics: Metrics
     access: AccessLog
     repositories: Repositories[GitRepository]
@@ -142,7 +147,15 @@ class Runtime:
             await forget_local(cache, frozenset(identities), epoch)
 
         catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
-        health = Health(store, targets, publisher.read_back)
+        health = Health(
+            store,
+            targets,
+            functools.partial(read_back_anew, store),
+            settings.health.rules,
+            metrics.target,
+        )
+        table = FileTable.open(settings.data)
+        repeats = Repeats(Suspicions(table, settings.health.suspicion), health, metrics)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -193,6 +206,8 @@ class Runtime:
             publisher=publisher,
             catalogs=catalogs,
             health=health,
+            repeats=repeats,
+            sent_table=table,
             metrics=metrics,
             access=access,
             repositories=repositories,
@@ -263,6 +278,7 @@ class Runtime:
         await self.http.close()
         await self.cache.close()
         await self.store.close()
+        self.sent_table.close()
         for executor in (self.questions, *self.others):
             executor.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)

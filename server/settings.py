@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size
+from server.settings_health import HealthSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
 from server.settings_targets import (
@@ -194,6 +195,7 @@ class Settings(BaseSettings):
     )
     mirrors: MirrorSettings = MirrorSettings()
     redirect: RedirectSettings = RedirectSettings()
+    health: HealthSettings = HealthSettings()
     cache: CacheSettings = CacheSettings()
     retention: RetentionSettings = RetentionSettings()
     index: IndexSettings = IndexSettings()

@@ -142,13 +142,15 @@ Serve = Callable[..., Awaitable[Served]]
 async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     """Start servers on free ports; called with ROOT, and settings as keyword arguments.
 
-    Unless told otherwise, even tiny packs are redirected. A
+    Unless told otherwise, even tiny packs are redirected, and who asks the same again is no reason
+    for suspicion: tests do so all the time. A
     server that is given an earlier one's ``data`` finds what that one left.
     """
     stops: list[Callable[[], Awaitable[Any]]] = []
 
     async def start(root: Path, **settings: Any) -> Served:
         settings.setdefault("redirect", {"min_size": 0})
+        settings.setdefault("health", {"suspicion": 0})
         settings.setdefault("data", tmp_path / "data")
         settings.setdefault("log", {"access": False})
         bound = bind("127.0.0.1:0", shared=False)

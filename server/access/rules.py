@@ -39,7 +39,7 @@ class AccessRules:
         """Whether a caller may see figures that name every repository."""
         if self._operators is None:
             return True
-        handed_on = any(name in request.headers for name in _HANDED_ON)
+        handed_on = any(name in request.headers for name in HANDED_ON)
         if not self._settings.operators and handed_on:
             return False  # this machine's proxy asks for somebody else
         return holds(self._operators, request.remote or "")
@@ -62,7 +62,7 @@ class AccessRules:
 
 _EVERYBODY = Allowed("")
 _THIS_MACHINE = ("127.0.0.0/8", "::1/128")
-_HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
+HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 
 
 def upstream_audience(upstream: UpstreamSettings) -> Audience:

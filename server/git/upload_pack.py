@@ -106,6 +106,11 @@ class UploadPack:
         question = runtime.questions_asked.question(
             fetch, snapshot, identity, redirecting=redirecting
         )
+        if redirecting and runtime.repeats.asked_again(request, question.key):
+            redirecting = False
+            question = runtime.questions_asked.question(
+                fetch, snapshot, identity, redirecting=False
+            )
 
         def observe(seconds: float) -> None:
             runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds)
@@ -124,6 +129,9 @@ class UploadPack:
         try:
             answer, exchange.outcome = await runtime.pipeline.respond(command)
             await _held(answer, terms)
+            if answer.redirected:
+                locations = (item.location for item in answer.redirected)
+                runtime.repeats.sent(request, question.key, locations)
             named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
             return await answers.send_fetch(
                 request,

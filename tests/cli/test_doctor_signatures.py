@@ -56,6 +56,7 @@ def test_nginx_as_documented(here: Path) -> None:
     with nginx(here / "nginx", store, {"new": OTHER, "old": SECRET}) as url:
         assert doctor(here, "secure_link", url, hmac_keys("new", "old")) == [
             "ok content comes back, whole and by Range",
+            "ok probes come back in time",
             "ok clocks agree",
             "ok documents cannot be read through it",
             f"ok {REFUSES}",
@@ -120,7 +121,7 @@ def test_cloudfront(here: Path, scope: str, algorithm: str) -> None:
     keys = f"{key_file(here, 'rsa')}, {key_file(here, 'ecdsa')}"
     with edge(here / "offramp-data" / "store", check) as cdn:
         more = f'scope = "{scope}"\nalgorithm = "{algorithm}"'
-        assert doctor(here, "cloudfront", cdn.url, keys, more)[2:] == [
+        assert doctor(here, "cloudfront", cdn.url, keys, more)[3:] == [
             "ok documents cannot be read through it",
             f"ok {REFUSES}",
             "ok key KECDSA works as well",

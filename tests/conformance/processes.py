@@ -17,7 +17,12 @@ import aiohttp
 _PROGRAM: Final = (sys.executable, "-c", "from cli.main import main; main()")
 _ADDRESS: Final = re.compile(r" at (http://\S+)/$")
 _SAMPLE: Final = re.compile(r"^(\w+)(?:\{[^}]*\})? ([0-9.e+]+)$", re.MULTILINE)
-_SETTINGS: Final = {"OFFRAMP_REDIRECT__MIN_SIZE": "0", "OFFRAMP_LOG__ACCESS": "false"}
+_SETTINGS: Final = {
+    "OFFRAMP_REDIRECT__MIN_SIZE": "0",
+    "OFFRAMP_LOG__ACCESS": "false",
+    # Tests ask the same again and again.
+    "OFFRAMP_HEALTH__SUSPICION": "0",
+}
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import pytest
 from cli.main import offramp
 from cli.setting_list import sections
 from redirects.decision import Inline, Reason
+from redirects.health import State
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.settings import load
@@ -176,6 +177,8 @@ def metric_names() -> set[str]:
     rendered.executed("r", "d", "c")
     rendered.execution("r", "d", "c", 1.0)
     rendered.asked("u", "refs", "yes", 1.0)
+    rendered.target("t", State.UP)
+    rendered.asked_again("t")
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}

@@ -37,6 +37,7 @@ def decide(
     entity: Entity = ENTITY,
     targets: tuple[Target, ...] = ALL,
     readable: frozenset[str] = EVERYWHERE,
+    down: frozenset[str] = frozenset(),
     *,
     client: Client = CLIENT,
     enabled: bool = True,
@@ -49,6 +50,7 @@ def decide(
         client,
         NOW,
         readable=readable,
+        down=down,
         min_size=65536,
         enabled=enabled,
     )
@@ -89,6 +91,20 @@ def test_nothing_published() -> None:
             PassedOver("self", Reason.NOT_PUBLISHED),
         ),
     )
+
+
+def test_what_is_down_is_not_named() -> None:
+    """The trail says so, also of what was never published there: publishing would not help now."""
+    down = frozenset({SECURE.fingerprint})
+    for readable in (EVERYWHERE, EVERYWHERE - down):
+        assert decide(TLS, readable=readable, down=down) == Redirect(
+            OWN.locate(ENTITY, CLIENT, NOW),
+            (
+                PassedOver("s3", Reason.NO_CREDENTIALS),
+                PassedOver("plain", Reason.PROTOCOL_NOT_ACCEPTED),
+                PassedOver("secure", Reason.DOWN),
+            ),
+        )
 
 
 def test_the_self_target_has_the_client_s_scheme() -> None:

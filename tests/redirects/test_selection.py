@@ -202,11 +202,20 @@ def decide(
     region: str | None,
     acceptance: Acceptance = BOTH,
     readable: frozenset[str] = EVERYWHERE,
+    down: frozenset[str] = frozenset(),
 ) -> Inline | Redirect:
     """Negotiate for a client in ``region``."""
     client = Client("https://git.example.org", region, "192.0.2.0/24")
     return negotiate(
-        acceptance, ENTITY, chosen, client, NOW, readable=readable, min_size=0, enabled=True
+        acceptance,
+        ENTITY,
+        chosen,
+        client,
+        NOW,
+        readable=readable,
+        down=down,
+        min_size=0,
+        enabled=True,
     )
 
 
@@ -300,10 +309,10 @@ def test_an_explanation_is_the_decision(
     decision, verdicts = explain(
         BOTH, ENTITY, chosen, client, NOW, readable=readable, down=down, min_size=0, enabled=True
     )
-    assert decision == decide(chosen, region, readable=readable - down)
+    assert decision == decide(chosen, region, readable=readable, down=down)
     assert len(verdicts) == len(NAMES)
     listed = list(
-        locations(BOTH, ENTITY, chosen, client, NOW, readable=readable - down, audience=PUBLIC)
+        locations(BOTH, ENTITY, chosen, client, NOW, readable=readable, down=down, audience=PUBLIC)
     )
     if isinstance(decision, Redirect):
         assert [v for v in verdicts if v.reason is None] == [

@@ -5,22 +5,31 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import aiohttp
 import pytest
+from aiohttp import web
 
+from redirects.health import Rules, State
 from redirects.targets import HttpTarget, Target
 from redirects.window import Window
 from server.health import PROBE, PROBE_ENTITY, Health
-from server.readback import NotReadable
+from server.readback import NotReadable, read_back_anew
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore
 from stores.memory import MemoryStore
+from tests.conftest import Serve
 
 WINDOW = Window(900.0, 3600.0)
 ONE = HttpTarget("one", "http://one.example", WINDOW)
 TWO = HttpTarget("two", "http://two.example", WINDOW)
 BOTH = frozenset({ONE.fingerprint, TWO.fingerprint})
+# So long that nothing is probed again in a test, unless there is a reason.
+SELDOM = Rules(3600.0, 60.0)
 
 
 class Targets:
@@ -30,13 +39,26 @@ class Targets:
         self.down: set[str] = set()
         self.error: Exception = NotReadable("no answer")
         self.probed: list[str] = []
+        self.states: list[tuple[str, State]] = []
+        self.changed = asyncio.Condition()
 
     async def read_back(self, target: Target, entity: Entity) -> None:
         """Read the probe back."""
         assert entity == PROBE_ENTITY
         self.probed.append(target.name)
+        async with self.changed:
+            self.changed.notify_all()
         if target.name in self.down:
             raise self.error
+
+    def note(self, target: str, state: State) -> None:
+        """What is thought of a target."""
+        self.states.append((target, state))
+
+    async def until(self, told: Callable[[], bool]) -> None:
+        """Wait for it; it is looked at again with each probe."""
+        async with asyncio.timeout(60), self.changed:
+            await self.changed.wait_for(told)
 
 
 @pytest.fixture
@@ -54,32 +76,58 @@ def store() -> FaultyStore:
 @pytest.fixture
 def health(store: FaultyStore, targets: Targets) -> Health:
     """Of two targets."""
-    return Health(store, (ONE, TWO), targets.read_back, interval=0.0)
+    return Health(store, (ONE, TWO), targets.read_back, SELDOM, targets.note)
+
+
+async def probed(health: Health, times: int) -> None:
+    """Probe so often."""
+    for _ in range(times):
+        await health.probe()
 
 
 async def test_a_target_goes_and_comes(health: Health, targets: Targets) -> None:
-    """Until a probe fails a target counts; from then on it does not, until one comes back."""
-    assert health.filter(BOTH) == BOTH
+    """From the first probe that fails it is not named, and again when it answered often enough."""
+    assert health.down() == frozenset()
     targets.down = {"one"}
     await health.probe()
-    assert health.filter(BOTH) == {TWO.fingerprint}
     assert health.down() == {ONE.fingerprint}
+    await health.probe()
     targets.down = set()
     await health.probe()
-    assert health.filter(BOTH) == BOTH
-
-
-async def test_nothing_is_added(health: Health) -> None:
-    """What was not readable does not become so by being up."""
+    assert health.down() == {ONE.fingerprint}
     await health.probe()
-    assert health.filter(frozenset({"other"})) == {"other"}
-    assert health.filter(frozenset()) == frozenset()
+    assert health.down() == frozenset()
+
+
+async def test_one_that_failed_once_is_back_at_once(health: Health, targets: Targets) -> None:
+    """A packet that was lost costs a moment."""
+    targets.down = {"one"}
+    await health.probe()
+    targets.down = set()
+    await health.probe()
+    assert health.down() == frozenset()
+
+
+async def test_each_change_is_told(health: Health, targets: Targets) -> None:
+    """To who keeps figures, from the beginning."""
+    assert targets.states == [("one", State.UP), ("two", State.UP)]
+    targets.states.clear()
+    targets.down = {"one"}
+    await probed(health, 3)
+    targets.down = set()
+    await probed(health, 3)
+    assert targets.states == [
+        ("one", State.SUSPECT),
+        ("one", State.DOWN),
+        ("one", State.HALF_OPEN),
+        ("one", State.UP),
+    ]
+    assert health.states() == (("one", State.UP), ("two", State.UP))
 
 
 async def test_the_probe_is_put_into_the_store_once(health: Health, store: FaultyStore) -> None:
     """It is there to be read, and is not written again while it is."""
-    for _ in range(3):
-        await health.probe()
+    await probed(health, 3)
     assert store.calls["put"] == 1
     content = b"".join([chunk async for chunk in store.open(PROBE_ENTITY.digest)])
     assert content == PROBE
@@ -95,11 +143,16 @@ async def test_a_store_that_is_down_takes_its_targets_with_it(
     """Nothing is named while the store does not answer, and no target is asked for it."""
     store.faults[method] = Fail()  # type: ignore[index]
     await health.probe()
-    assert health.filter(BOTH) == frozenset()
+    assert health.down() == BOTH
+    assert health.is_store_down
+    assert health.in_doubt(ONE)
     assert targets.probed == []
+    assert health.states() == (("one", State.DOWN), ("two", State.DOWN))
+    assert targets.states[-2:] == [("one", State.DOWN), ("two", State.DOWN)]
     store.faults.clear()
     await health.probe()
-    assert health.filter(BOTH) == BOTH
+    assert health.down() == frozenset()
+    assert targets.states[-2:] == [("one", State.UP), ("two", State.UP)]
 
 
 async def test_any_error_of_a_target_is_one(health: Health, targets: Targets) -> None:
@@ -110,17 +163,25 @@ async def test_any_error_of_a_target_is_one(health: Health, targets: Targets) ->
         assert health.down() == {TWO.fingerprint}
 
 
-async def test_a_change_is_logged_once(
+async def test_a_change_is_logged_once_and_why(
     health: Health, targets: Targets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A target that stays down is not news."""
+    now = 0.0
+    health.clock = lambda: now
     targets.down = {"one"}
-    for _ in range(3):
-        await health.probe()
+    await probed(health, 3)
     targets.down = set()
-    await health.probe()
+    await probed(health, 3)
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert said == ["target one is down", "target one is up again"]
+    assert [line.split(",")[0] for line in said] == [
+        "target one is suspect",
+        "target one is down",
+        "target one is half-open",
+        "target one is up",
+    ]
+    assert said[1].endswith(" of suspect: no answer")
+    assert said[3].endswith(" of half-open: a probe came back")
 
 
 async def test_no_temporary_file_can_be_made(
@@ -129,21 +190,149 @@ async def test_no_temporary_file_can_be_made(
     """Where the probe cannot be written, nothing is named, and probing goes on."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
     await health.probe()
-    assert health.filter(BOTH) == frozenset()
+    assert health.down() == BOTH
+
+
+async def test_who_never_answers_has_failed(store: FaultyStore) -> None:
+    """A probe takes no longer than it may."""
+
+    async def silent(target: Target, entity: Entity) -> None:
+        del target, entity
+        await asyncio.Event().wait()
+
+    health = Health(store, (ONE,), silent, Rules(0.1, 0.01))
+    await health.probe()
+    assert health.down() == {ONE.fingerprint}
+
+
+async def running(health: Health, until: Callable[[], Awaitable[None]]) -> None:
+    """Have the probing run until then."""
+    task = asyncio.create_task(health.run())
+    await until()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def test_probing_goes_on(store: FaultyStore, targets: Targets) -> None:
-    """Probes follow each other until they are cancelled."""
-    thrice = asyncio.Event()
+    """Probes follow each other, whatever fails, until they are cancelled."""
+    targets.down = {"one"}
+    health = Health(store, (ONE, TWO), targets.read_back, Rules(0.002, 0.001))
 
-    async def read_back(target: Target, entity: Entity) -> None:
-        await targets.read_back(target, entity)
-        if len(targets.probed) == 3:
-            thrice.set()
+    async def thrice() -> None:
+        await targets.until(lambda: min(map(targets.probed.count, ("one", "two"))) >= 3)
 
-    health = Health(store, (ONE,), read_back, interval=0.0)
-    running = asyncio.create_task(health.run())
-    await thrice.wait()
-    running.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await running
+    await running(health, thrice)
+
+
+async def test_a_suspicion_brings_a_probe(health: Health, targets: Targets) -> None:
+    """At once, of that target; it is named until the probe fails, which is then done again."""
+
+    async def suspected() -> None:
+        await targets.until(lambda: len(targets.probed) == 2)
+        targets.down = {"one"}
+        health.suspect(ONE)
+        assert health.down() == frozenset()
+        assert health.in_doubt(ONE)
+        assert not health.in_doubt(TWO)
+        await targets.until(lambda: targets.probed.count("one") == 3)
+        assert health.down() == {ONE.fingerprint}
+
+    await running(health, suspected)
+    assert targets.probed.count("two") == 1
+
+
+async def test_a_suspicion_that_is_unfounded(health: Health, targets: Targets) -> None:
+    """However many clients ask again, a target that answers probes is not down."""
+
+    async def suspected() -> None:
+        await targets.until(lambda: len(targets.probed) == 2)
+        for _ in range(50):
+            health.suspect(ONE)
+        await targets.until(lambda: targets.probed.count("one") == 2)
+
+    await running(health, suspected)
+    assert health.down() == frozenset()
+
+
+# --- real servers ------------------------------------------------------------------------------
+
+
+@dataclass
+class Odd:
+    """A file server that can be odd in many ways.
+
+    Attributes:
+        how: it is odd.
+        connections: that requests came on.
+        url: its base URL.
+    """
+
+    how: str = ""
+    connections: list[object] = field(default_factory=list)
+    url: str = ""
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """The probe, or what it takes for it."""
+        self.connections.append(request.transport)
+        ranged = request.http_range.start
+        match self.how:
+            case "an error page":
+                return web.Response(text="<html>Sorry</html>", content_type="text/html")
+            case "sent elsewhere":
+                return web.Response(status=302, headers={"Location": f"{self.url}/x"})
+            case "no Range":
+                ranged = None
+            case "wrong bytes":
+                return web.Response(body=PROBE.upper())
+            case "status 503":
+                return web.Response(status=503)
+        if ranged is None:
+            return web.Response(body=PROBE)
+        stated = {"Content-Range": f"bytes {ranged}-{len(PROBE) - 1}/{len(PROBE)}"}
+        return web.Response(status=206, body=PROBE[ranged:], headers=stated)
+
+
+@pytest.mark.parametrize(
+    "how", ["an error page", "sent elsewhere", "no Range", "wrong bytes", "status 503"]
+)
+async def test_a_target_that_answers_is_not_well_for_that(store: FaultyStore, how: str) -> None:
+    """What clients could not use is as good as no answer; each probe is a new connection."""
+    odd = Odd()
+    app = web.Application()
+    app.router.add_get("/{path:.*}", odd.answer)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        odd.url = "http://{}:{}".format(*runner.addresses[0][:2])
+        target = HttpTarget("odd", odd.url, WINDOW)
+
+        async def read_back(target: Target, entity: Entity) -> None:
+            await read_back_anew(store, target, entity)
+
+        health = Health(store, (target,), read_back, SELDOM)
+        await probed(health, 2)
+        assert health.down() == frozenset()
+        assert len(set(map(id, odd.connections))) == 2
+        odd.how = how
+        await health.probe()
+        assert health.down() == {target.fingerprint}
+    finally:
+        await runner.cleanup()
+
+
+async def test_what_is_thought_of_targets_can_be_seen(serve: Serve, tmp_path: Path) -> None:
+    """Where it is asked whether the server is ready, and in its figures."""
+    (tmp_path / "root").mkdir()
+    dead = {"type": "http", "name": "dead", "base_url": "http://127.0.0.1:1"}
+    served = await serve(tmp_path / "root", targets=[dead, {"type": "self"}])
+    await probed(served.runtime.health, 2)
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{served.url}/-/readyz") as answer:
+            assert (answer.status, await answer.text()) == (200, "ok; passed over: dead (down)\n")
+        async with session.get(f"{served.url}/-/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+    assert 'offramp_target_state{state="down",target="dead"} 1.0' in lines
+    assert 'offramp_target_state{state="up",target="dead"} 0.0' in lines
+    assert 'offramp_target_state{state="up",target="self"} 1.0' in lines

@@ -100,11 +100,11 @@ class Bundles:
 class AllWell:
     """Stands in for the health of the targets."""
 
-    down: frozenset[str] = frozenset()
+    dead: frozenset[str] = frozenset()
 
-    def filter(self, fingerprints: frozenset[str]) -> frozenset[str]:
-        """Those that answer."""
-        return fingerprints - self.down
+    def down(self) -> frozenset[str]:
+        """Those that do not answer."""
+        return self.dead
 
 
 @dataclass
@@ -409,13 +409,15 @@ async def test_no_one_is_asked_to_publish_what_no_one_can_use(house: House) -> N
 
 
 async def test_a_target_that_is_down(house: House) -> None:
-    """What was published is sent inline while its target does not answer."""
+    """What was published is sent inline while its target does not answer; no store is asked."""
     running = Running()
     await house.respond(running, HTTP)
-    house.health.down = CDN
+    house.health.dead = CDN
+    calls = house.publisher.calls
     answer, outcome = await house.respond(running, HTTP)
     assert (answer.redirected, outcome) == ((), Outcome.HIT)
     assert await content(answer) == CONTENT
+    assert house.publisher.calls == calls
 
 
 async def test_a_head_alone(house: House) -> None:
@@ -523,7 +525,7 @@ async def test_a_bundle_and_the_rest(house: House) -> None:
         assert outcome is Outcome.REDIRECT
         assert [named.location.url for named in answer.redirected] == [bundle.location.url, URL]
         assert answer.inline is None
-    house.health.down = CDN
+    house.health.dead = CDN
     answer, outcome = await house.plan(plan)
     assert outcome is Outcome.REDIRECT
     assert answer.redirected == (bundle,)

@@ -126,10 +126,13 @@ class Bundling:
     ) -> web.StreamResponse:
         """Answer by the pipeline; ``instead`` asks whoever is behind us, without the cache."""
         exchange = request[EXCHANGE]
+        if command.acceptance.protocols and self.runtime.repeats.asked_again(request, command.key):
+            command = replace(command, acceptance=ACCEPTS_NOTHING)
         try:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
             if answer.redirected:
                 moved = answer.redirected[0]
+                self.runtime.repeats.sent(request, command.key, (moved.location,))
                 return replies.elsewhere(request, moved.location, moved.part.entity.size)
             assert answer.inline is not None  # noqa: S101 - an answer has a body
             stall = self.runtime.settings.limits.stall_time

@@ -67,12 +67,16 @@ class GetBundleCommand:
     dialect: str = DIALECT
     name: str = GETBUNDLE
 
+    @property
+    def key(self) -> str:
+        """Of its record."""
+        framing = (self.framing.media_type.encode(), self.framing.engine.encode())
+        return record_key(DIALECT, self.identity, *framing, *self.question)
+
     async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:
         """Clone bundles were offered before; this is all a record or a run."""
         del bundles, locate
-        framing = (self.framing.media_type.encode(), self.framing.engine.encode())
-        key = record_key(DIALECT, self.identity, *framing, *self.question)
-        return Plan(None, Execution(key, self._run, always))
+        return Plan(None, Execution(self.key, self._run, always))
 
     def _run(self, sink: Sink) -> Outcome:
         began = time.monotonic()

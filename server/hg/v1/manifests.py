@@ -97,7 +97,8 @@ def _locations(
         runtime.selection,
         client,
         time.time(),
-        readable=runtime.health.filter(frozenset(bundle.readable)),
+        readable=frozenset(bundle.readable),
+        down=runtime.health.down(),
         audience=audience,
     )
 

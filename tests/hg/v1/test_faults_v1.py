@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn, cast
 
 import pytest
@@ -18,6 +19,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from moto.server import ThreadedMotoServer
 
+from redirects.acceptance import ACCEPTS_NOTHING
 from repos.hg.backend import BackendLimits
 from repos.hg.peer import Peer, PeerRefused
 from server.exchange import EXCHANGE, Exchange
@@ -303,7 +305,7 @@ async def test_who_follows_a_run_that_is_refused(
     async def instead() -> web.StreamResponse:
         return answered
 
-    command = cast("GetBundleCommand", None)
+    command = cast("GetBundleCommand", SimpleNamespace(acceptance=ACCEPTS_NOTHING))
     assert await Bundling(runtime).respond(request, command, instead) is answered
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from redirects.acceptance import Location
 from server.hg.v1 import replies
+from server.repeats import TABLE_FILE
 from tests.conftest import Serve, Served
 from tests.hg.asking import serve_hg
 from tests.hg.repositories import _series, work
@@ -293,6 +295,29 @@ async def test_who_a_proxy_lets_in_is_not_sent_away(
     else:
         assert statuses == [302, 302]
         assert all(url.startswith(f"{place}/entities/") for url in moved)
+
+
+async def test_who_was_sent_away_in_vain_is_answered_here(
+    serve: Serve, shelf: Shelf, reference: Reference, tmp_path: Path, moved: list[str]
+) -> None:
+    """Where the other place is dead hg fails, as git does, and succeeds when it is run again."""
+    async with static(tmp_path / "data" / "store") as place:
+        served = await serve_hg(
+            serve,
+            shelf.root("linear"),
+            targets=[{"type": "http", "base_url": place}],
+            hg={"redirect_getbundle": "on"},
+            health={"interval": "1h", "timeout": "30s"},
+        )
+        person, url = reference.person(NEWEST), f"{served.url}/{REPO}"
+        assert (await person.attempt(tmp_path, "clone", url, "before")).returncode == 0
+    assert len(moved) == 1
+    os.truncate(tmp_path / "data" / TABLE_FILE, 0)  # as if that were long ago
+    assert (await person.attempt(tmp_path, "clone", url, "failed")).returncode != 0
+    assert len(moved) == 2
+    copy, _ = await person.clone(url, tmp_path / "again")
+    assert copy == await reference.expected(NEWEST, shelf.repository("linear"))
+    assert len(moved) == 2
 
 
 # --- how much ------------------------------------------------------------------------------------

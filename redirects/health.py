@@ -1,0 +1,154 @@
+# Law of this file: whether a target may be named follows from what was seen of it, by a table. Time
+# and chance are passed in; nobody is asked.
+#
+# A target is in one of four states:
+#
+#     up          it answers; named
+#     suspect     a client has shown that it may not, and it is named until a probe says so too; or
+#                 a probe failed, and it is not named until the next one, which follows at once
+#     down        `down_after` probes failed, one after another; not named
+#     half-open   it answers again, and is not named before it has done so `up_after` times
+#
+# Stock git fails when a URL does, so nobody is sent to a target to see whether it works.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from math import inf
+from typing import Final
+
+# Seconds between two probes of a target that is in doubt.
+SOON: Final = 0.5
+
+# A target that falls again within this many seconds after it rose is one that flaps: each time it
+# must answer twice as often before it is believed again, up to 2 ** _DOUBLED times as often.
+_STEADY: Final = 600.0
+_DOUBLED: Final = 4
+
+
+class State(Enum):
+    """What is thought of a target; the value is the word for logs and figures."""
+
+    UP = "up"
+    SUSPECT = "suspect"
+    DOWN = "down"
+    HALF_OPEN = "half-open"
+
+
+class Seen(Enum):
+    """What happened to a target."""
+
+    ANSWERED = "a probe came back"
+    FAILED = "a probe did not come back"
+    ASKED_AGAIN = "a client that was sent there asked the same again"
+
+
+# From a state, by what was seen, to another; and to which one where it was seen often enough.
+_TABLE: Final[dict[tuple[State, Seen], tuple[State, State]]] = {
+    (State.UP, Seen.ANSWERED): (State.UP, State.UP),
+    (State.UP, Seen.FAILED): (State.SUSPECT, State.DOWN),
+    (State.UP, Seen.ASKED_AGAIN): (State.SUSPECT, State.SUSPECT),
+    (State.SUSPECT, Seen.ANSWERED): (State.UP, State.UP),
+    (State.SUSPECT, Seen.FAILED): (State.SUSPECT, State.DOWN),
+    (State.SUSPECT, Seen.ASKED_AGAIN): (State.SUSPECT, State.SUSPECT),
+    (State.DOWN, Seen.ANSWERED): (State.HALF_OPEN, State.UP),
+    (State.DOWN, Seen.FAILED): (State.DOWN, State.DOWN),
+    (State.DOWN, Seen.ASKED_AGAIN): (State.DOWN, State.DOWN),
+    (State.HALF_OPEN, Seen.ANSWERED): (State.HALF_OPEN, State.UP),
+    (State.HALF_OPEN, Seen.FAILED): (State.DOWN, State.DOWN),
+    (State.HALF_OPEN, Seen.ASKED_AGAIN): (State.HALF_OPEN, State.HALF_OPEN),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """When targets are probed, and what follows from it.
+
+    From the moment a target dies, ``interval`` passes at most before it is not named any more: the
+    next probe begins ``interval - timeout`` after the last one at the latest.
+
+    Attributes:
+        interval: that promise, in seconds.
+        timeout: seconds within which a probe comes back, or has failed.
+        jitter: share by which pauses are shortened at most, by chance, so that many servers do not
+            ask a target all at once; below 1.
+        down_after: failed probes, one after another, after which a target is down.
+        up_after: probes that came back, one after another, after which it is up again.
+
+    Raises:
+        ValueError: that cannot be kept.
+    """
+
+    interval: float = 10.0
+    timeout: float = 4.0
+    jitter: float = 0.25
+    down_after: int = 2
+    up_after: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.timeout <= self.interval / 2:
+            raise ValueError(
+                f"a probe that may take {self.timeout} s, where targets are probed within"
+                f" {self.interval} s: it must be above 0, and half of that at most"
+            )
+        if not 0 <= self.jitter < 1 or self.down_after < 1 or self.up_after < 1:
+            raise ValueError(
+                "jitter is 0 or more and below 1; down_after and up_after are 1 or more"
+            )
+
+    @property
+    def longest_pause(self) -> float:
+        """Seconds from the beginning of one probe to that of the next, at most."""
+        return self.interval - self.timeout
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """One target, as it stands.
+
+    Attributes:
+        state: what is thought of it.
+        since: when that began, in seconds of any clock that never jumps.
+        failures, successes: probes of that kind, one after another up to now; one of them is 0.
+        rose: when it was last believed to be up again.
+        falls: how often it fell soon after that, one time after another.
+    """
+
+    state: State = State.UP
+    since: float = 0.0
+    failures: int = 0
+    successes: int = 0
+    rose: float = -inf
+    falls: int = 0
+
+    @property
+    def is_named(self) -> bool:
+        """Clients may be sent there."""
+        return self.state is State.UP or (self.state is State.SUSPECT and not self.failures)
+
+    def seen(self, what: Seen, now: float, rules: Rules) -> Breaker:
+        """The same target, after something was seen of it at ``now``."""
+        failures, successes = {
+            Seen.ANSWERED: (0, self.successes + 1),
+            Seen.FAILED: (self.failures + 1, 0),
+            Seen.ASKED_AGAIN: (self.failures, self.successes),
+        }[what]
+        enough = failures >= rules.down_after or successes >= rules.up_after << self.falls
+        state = _TABLE[self.state, what][enough]
+        since = self.since if state is self.state else now
+        rose, falls = self.rose, self.falls
+        if state is State.UP and self.state in {State.DOWN, State.HALF_OPEN}:
+            rose = now
+        elif state is State.DOWN and self.state in {State.UP, State.SUSPECT}:
+            falls = min(falls + 1, _DOUBLED) if now - rose < _STEADY else 0
+        return Breaker(state, since, failures, successes, rose, falls)
+
+    def pause(self, rules: Rules, chance: float) -> float:
+        """Seconds from the beginning of the last probe to that of the next.
+
+        ``chance``: anything from 0 to 1.
+        """
+        if self.state is State.SUSPECT:
+            return min(SOON, rules.longest_pause)
+        return rules.longest_pause * (1 - rules.jitter * chance)

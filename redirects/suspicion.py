@@ -1,0 +1,175 @@
+# Law of this file: a client that asks the same again, soon after it was sent elsewhere, did not get
+# it there. What that is worth is decided here, from a table of bounded size; the clock is whoever
+# asks.
+#
+# Behind one address there may be a fleet, whose machines ask the same side by side, and none of
+# whose downloads fails. So nobody is believed without end: while a target is in doubt, everybody
+# who asks again is answered inline; where a probe has just found it well, one in a window is, for
+# each question, and a few for each address. The others are sent there as before.
+#
+# The table is one for all server processes of a machine. Each entry is small, is read and written
+# in one piece, and takes the place of whatever was there before: nothing is locked, and what is
+# lost is one client's second chance.
+#
+#     entries      8192 of  key (16 bytes), sent, inlined (doubles), two targets (64 bits each)
+#     addresses    4096 of  key (16 bytes), since (double), count (64 bits)
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from math import inf
+from typing import Final, NamedTuple, Protocol
+
+from redirects.acceptance import spread_of
+
+# Clients of one address who are answered inline within a window, for targets that are well.
+PER_ADDRESS: Final = 8
+
+_ENTRY: Final = struct.Struct("<16sddQQ")
+_ENTRIES: Final = 8192
+_ADDRESS: Final = struct.Struct("<16sdQ")
+_ADDRESSES: Final = 4096
+_ADDRESSES_AT: Final = _ENTRIES * _ENTRY.size
+
+TABLE_SIZE: Final = _ADDRESSES_AT + _ADDRESSES * _ADDRESS.size
+"""Bytes of the table."""
+
+
+class Table(Protocol):
+    """Bytes that are shared; at first they are zero, or not there."""
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes there; fewer where nothing was ever written."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes there."""
+        ...
+
+
+class MemoryTable:
+    """A table of one process."""
+
+    def __init__(self) -> None:
+        self._held = bytearray(TABLE_SIZE)
+
+    def read(self, offset: int, size: int) -> bytes:
+        """See :class:`Table`."""
+        return bytes(self._held[offset : offset + size])
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See :class:`Table`."""
+        self._held[offset : offset + len(data)] = data
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """One client with one question, as far as it can be told from others.
+
+    Attributes:
+        key: of both.
+        address: of the address alone.
+    """
+
+    key: bytes
+    address: bytes
+
+    @classmethod
+    def of(cls, address: str, traits: Iterable[str], question: str) -> Asker:
+        """Name a client.
+
+        Args:
+            address: from where it asks.
+            traits: what else tells it from others there: its program, its credential.
+            question: what it asks of which repository.
+        """
+        key = hashlib.blake2b("\0".join((address, *traits, question)).encode(), digest_size=16)
+        of_address = hashlib.blake2b(address.encode(), digest_size=16)
+        return cls(key.digest(), of_address.digest())
+
+
+class _Entry(NamedTuple):
+    key: bytes
+    sent: float
+    inlined: float
+    one: int
+    other: int
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicions:
+    """Which clients were sent where, and what it says that one asks again.
+
+    Attributes:
+        table: remembers.
+        window: seconds after which the same question is a new one; 0: always.
+    """
+
+    table: Table
+    window: float
+
+    def sent(self, asker: Asker, targets: Iterable[str], now: float) -> None:
+        """A client is sent to ``targets`` (names, of which two are remembered).
+
+        ``now`` is in seconds of a clock that never jumps, the same for all processes.
+        """
+        one, other, *_ = (*map(spread_of, targets), 0, 0)
+        if one and self.window:
+            known = self._entry(asker)
+            inlined = known.inlined if known.key == asker.key else -inf
+            self._put(_Entry(asker.key, now, inlined, one, other))
+
+    def asked_again(
+        self, asker: Asker, now: float, in_doubt: Callable[[int], bool]
+    ) -> tuple[int, ...]:
+        """Whether a client is to be answered inline, because it did not get what it was sent for.
+
+        Args:
+            asker: who asks, and what.
+            now: as for :meth:`sent`.
+            in_doubt: whether a target (``spread_of`` its name) is anything but up.
+
+        Returns:
+            The targets to which it was sent; none, if it is to be answered as everybody.
+        """
+        entry = self._entry(asker)
+        # A time to come is from before this machine was started.
+        if entry.key != asker.key or not 0 <= now - entry.sent <= self.window:
+            return ()
+        targets = tuple(target for target in (entry.one, entry.other) if target)
+        believed = any(map(in_doubt, targets)) or (
+            not 0 <= now - entry.inlined <= self.window and self._may_again(asker.address, now)
+        )
+        # One redirect fails once; who comes next was not sent by it.
+        self._put(entry._replace(sent=-inf, inlined=now if believed else entry.inlined))
+        return targets if believed else ()
+
+    def _may_again(self, address: bytes, now: float) -> bool:
+        """Count one more for an address, unless it had its share in this window."""
+        at = _ADDRESSES_AT + _ADDRESS.size * (_number(address) % _ADDRESSES)
+        read = self.table.read(at, _ADDRESS.size)
+        known, since, count = _ADDRESS.unpack(read.ljust(_ADDRESS.size, b"\0"))
+        if known != address or not 0 <= now - since <= self.window:
+            since, count = now, 0
+        if count >= PER_ADDRESS:
+            return False
+        self.table.write(at, _ADDRESS.pack(address, since, count + 1))
+        return True
+
+    def _entry(self, asker: Asker) -> _Entry:
+        read = self.table.read(_at(asker.key), _ENTRY.size)
+        return _Entry(*_ENTRY.unpack(read.ljust(_ENTRY.size, b"\0")))
+
+    def _put(self, entry: _Entry) -> None:
+        self.table.write(_at(entry.key), _ENTRY.pack(*entry))
+
+
+def _at(key: bytes) -> int:
+    return _ENTRY.size * (_number(key) % _ENTRIES)
+
+
+def _number(key: bytes) -> int:
+    return int.from_bytes(key[:8])

@@ -1,0 +1,171 @@
+# Law of this file: a request that comes again, soon after its client was sent elsewhere, is told
+# from others like it by all that a request says; where that is too little, it is a new one.
+#
+#     <data>/sent.table      who was sent where; see redirects/suspicion.py
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Self
+
+from aiohttp import web
+
+from redirects.acceptance import Location, spread_of
+from redirects.networks import read_address
+from redirects.suspicion import Asker, Suspicions
+from redirects.targets import SelfTarget, Target
+from server.access.rules import HANDED_ON
+from server.exchange import EXCHANGE
+from server.health import Health
+from server.metrics import Metrics
+
+_log = logging.getLogger("offramp.health")
+
+TABLE_FILE: Final = "sent.table"
+
+# Connections on which a client was sent elsewhere. Those that have ended are in the way of nobody.
+_CONNECTIONS: Final = 4096
+
+
+@dataclass(slots=True)
+class FileTable:
+    """A table that all server processes of this machine share.
+
+    Not mapped into memory: a disk that is full is an error then, and not the end of the process.
+    """
+
+    descriptor: int
+
+    @classmethod
+    def open(cls, data: Path) -> Self:
+        """The one in the data directory ``data``.
+
+        Raises:
+            OSError: it can be neither opened nor made.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        return cls(os.open(data / TABLE_FILE, flags, 0o600))
+
+    def read(self, offset: int, size: int) -> bytes:
+        """The bytes there, or fewer."""
+        try:
+            return os.pread(self.descriptor, size, offset)
+        except OSError as error:
+            _log.debug("%s: %s", TABLE_FILE, error)
+            return b""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Put bytes there, if that can be."""
+        try:
+            os.pwrite(self.descriptor, data, offset)
+        except OSError as error:
+            # Nobody's second try is known then; everything else goes on.
+            _log.debug("%s: %s", TABLE_FILE, error)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self.descriptor)
+
+
+@dataclass(slots=True)
+class Repeats:
+    """Knows clients again that were sent elsewhere.
+
+    Attributes:
+        suspicions: what is known of them.
+        health: of the targets.
+        metrics: count them.
+        clock: seconds, the same for all processes of this machine.
+    """
+
+    suspicions: Suspicions
+    health: Health
+    metrics: Metrics
+    clock: Callable[[], float] = time.monotonic
+    _targets: dict[int, Target] = field(default_factory=dict)
+    _carried: OrderedDict[bytes, asyncio.Transport] = field(default_factory=OrderedDict)
+
+    def __post_init__(self) -> None:
+        # An inline answer goes the way of our own blobs, so that it would fail as they did.
+        self._targets = {
+            spread_of(target.name): target
+            for target in self.health.targets
+            if not isinstance(target, SelfTarget)
+        }
+
+    def asked_again(self, request: web.Request, question: str) -> bool:
+        """Whether this client is to be answered inline, because a download of its own failed.
+
+        ``question``: what it asks of which repository. A target to which it was sent is probed at
+        once.
+        """
+        asker = self._asker(request, question)
+        if asker is None or self._goes_on(request, asker):
+            return False
+        found = self.suspicions.asked_again(asker, self.clock(), self._in_doubt)
+        suspected = [target for key in found if (target := self._targets.get(key)) is not None]
+        for target in suspected:
+            _log.info(
+                "request %s: %s asks again what it was sent to target %s for, and gets it inline",
+                request[EXCHANGE].request_id,
+                request[EXCHANGE].where.address,
+                target.name,
+            )
+            self.metrics.asked_again(target.name)
+            self.health.suspect(target)
+        return bool(suspected)
+
+    def sent(self, request: web.Request, question: str, locations: Iterable[Location]) -> None:
+        """This client is sent to ``locations`` for its answer."""
+        asker = self._asker(request, question)
+        names = [found.target for found in locations if spread_of(found.target) in self._targets]
+        if asker is None or not names:
+            return
+        self.suspicions.sent(asker, names, self.clock())
+        if request.transport is not None and not _is_handed_on(request):
+            self._carried[asker.key] = request.transport
+            self._carried.move_to_end(asker.key)
+            while len(self._carried) > _CONNECTIONS:
+                self._carried.popitem(last=False)
+
+    def _asker(self, request: web.Request, question: str) -> Asker | None:
+        """Who asks what; None where nobody can tell, or nobody wants to know."""
+        if not self.suspicions.window or not self._targets:
+            return None
+        address = request[EXCHANGE].where.address
+        if not address or (_is_handed_on(request) and address == _peer(request)):
+            # Of a proxy that is not listed: its address is everybody's.
+            return None
+        traits = (request.headers.get(name, "") for name in ("Authorization", "User-Agent"))
+        return Asker.of(address, traits, question)
+
+    def _goes_on(self, request: web.Request, asker: Asker) -> bool:
+        """The client that was sent elsewhere is still there, so this is another beside it.
+
+        git and Mercurial keep their connection while they download, and end it when that failed.
+        Of what other processes sent elsewhere this is not known.
+        """
+        carried = self._carried.get(asker.key)
+        if carried is None or _is_handed_on(request):
+            return False
+        return carried is request.transport or not carried.is_closing()
+
+    def _in_doubt(self, key: int) -> bool:
+        target = self._targets.get(key)
+        return target is not None and self.health.in_doubt(target)
+
+
+def _is_handed_on(request: web.Request) -> bool:
+    """A proxy asks for somebody else, and its connections are its own."""
+    return any(name in request.headers for name in HANDED_ON)
+
+
+def _peer(request: web.Request) -> str:
+    return str(read_address(request.remote or "") or "")

@@ -1,0 +1,155 @@
+# Law of this file: who comes back is answered inline, once and at once; a fleet that merely asks
+# the same, whose downloads do not fail, is sent elsewhere as before.
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from redirects.acceptance import spread_of
+from redirects.suspicion import PER_ADDRESS, TABLE_SIZE, Asker, MemoryTable, Suspicions
+
+ONE, TWO = spread_of("one"), spread_of("two")
+WINDOW = 30.0
+
+
+def asker(address: str = "192.0.2.7", question: str = "clone", *traits: str) -> Asker:
+    """Somebody who asks something."""
+    return Asker.of(address, traits, question)
+
+
+def well(target: int) -> bool:
+    """No target is in doubt."""
+    del target
+    return False
+
+
+def ill(target: int) -> bool:
+    """The first one is."""
+    return target == ONE
+
+
+@pytest.fixture
+def suspicions() -> Suspicions:
+    """Nobody was sent anywhere yet."""
+    return Suspicions(MemoryTable(), WINDOW)
+
+
+def test_who_comes_back_did_not_get_it(suspicions: Suspicions) -> None:
+    """The same question from the same client says where it was sent in vain."""
+    assert suspicions.asked_again(asker(), 0.0, well) == ()
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 3.0, well) == (ONE,)
+
+
+def test_all_targets_of_an_answer_are_suspected(suspicions: Suspicions) -> None:
+    """A bundle at one and the rest at another: nobody knows which it was."""
+    suspicions.sent(asker(), ["one", "two"], 1.0)
+    assert suspicions.asked_again(asker(), 2.0, well) == (ONE, TWO)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        asker("192.0.2.8"),
+        asker("192.0.2.7", "fetch"),
+        asker("192.0.2.7", "clone", "git/2.39.5"),
+        asker("192.0.2.7", "clone", "", "git/2.39.5"),
+    ],
+)
+def test_somebody_else_is_somebody_else(suspicions: Suspicions, other: Asker) -> None:
+    """Another address, question or program is no repetition."""
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(other, 2.0, well) == ()
+
+
+@pytest.mark.parametrize("now", [31.1, 1e9, 0.9, -1e9])
+def test_too_late_or_from_another_time(suspicions: Suspicions, now: float) -> None:
+    """After the window it is a new question; before it was sent, the clock is another one."""
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), now, well) == ()
+
+
+def test_one_redirect_fails_once(suspicions: Suspicions) -> None:
+    """Who was answered inline and asks again is sent elsewhere again."""
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 2.0, ill)
+    assert suspicions.asked_again(asker(), 2.1, ill) == ()
+
+
+def test_a_fleet_behind_one_address_does_not_switch_redirects_off(suspicions: Suspicions) -> None:
+    """Of a hundred machines that ask the same, one after another, one in a window goes inline."""
+    inline = 0
+    for number in range(100):
+        now = number * WINDOW / 100
+        if suspicions.asked_again(asker(), now, well):
+            inline += 1
+        else:
+            suspicions.sent(asker(), ["one"], now)
+    assert inline == 1
+
+
+def test_a_fleet_with_many_questions_has_its_share(suspicions: Suspicions) -> None:
+    """Of one address a few go inline in a window, whatever they ask; of others likewise."""
+    for address in ("192.0.2.7", "192.0.2.8"):
+        inline = 0
+        for number in range(100):
+            who = asker(address, f"question {number}")
+            suspicions.sent(who, ["one"], 1.0)
+            inline += bool(suspicions.asked_again(who, 2.0, well))
+        assert inline == PER_ADDRESS
+    who = asker("192.0.2.7", "later")
+    suspicions.sent(who, ["one"], 2.0 + WINDOW + 1)
+    assert suspicions.asked_again(who, 2.0 + WINDOW + 2, well) == (ONE,)
+
+
+def test_while_a_target_is_in_doubt_everybody_is_believed(suspicions: Suspicions) -> None:
+    """A whole fleet whose downloads failed succeeds on its next try."""
+    for number in range(100):
+        who = asker(question=f"question {number}")
+        suspicions.sent(who, ["two", "one"], 1.0)
+        assert suspicions.asked_again(who, 2.0, ill) == (TWO, ONE)
+
+
+def test_window_of_nothing() -> None:
+    """It is switched off."""
+    suspicions = Suspicions(MemoryTable(), 0.0)
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 1.0, ill) == ()
+
+
+def test_nothing_to_remember(suspicions: Suspicions) -> None:
+    """An answer without a target that could be suspected leaves no trace."""
+    suspicions.sent(asker(), [], 1.0)
+    assert suspicions.asked_again(asker(), 1.0, ill) == ()
+
+
+class Bounded(MemoryTable):
+    """A table that sees that nobody leaves it."""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """See that it lies within."""
+        assert 0 <= offset <= offset + len(data) <= TABLE_SIZE
+        super().write(offset, data)
+
+
+@given(st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=50))
+def test_the_table_is_bounded(asked: list[tuple[str, str]]) -> None:
+    """Whoever asks whatever, no byte is written beyond its size."""
+    suspicions = Suspicions(Bounded(), WINDOW)
+    for now, (address, question) in enumerate(asked):
+        who = asker(address, question)
+        suspicions.sent(who, ["one"], float(now))
+        suspicions.asked_again(who, now + 0.5, well)
+
+
+@given(st.binary(min_size=1, max_size=64).map(lambda part: part * (TABLE_SIZE // len(part))))
+def test_whatever_is_in_the_table(content: bytes) -> None:
+    """What others wrote, in halves or of another version, is a client that nobody knows."""
+    table = MemoryTable()
+    table.write(0, content)
+    suspicions = Suspicions(table, WINDOW)
+    assert suspicions.asked_again(asker(), 1.0, well) == ()
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 2.0, ill) == (ONE,)
