@@ -323,7 +323,7 @@ async def test_who_was_sent_away_in_vain_is_answered_here(
 async def test_whose_bundle_did_not_come_clones_without(
     serve: Serve, shelf: Shelf, reference: Reference, tmp_path: Path
 ) -> None:
-    """hg fails where a clone bundle does, and succeeds when it is run again; others go on."""
+    """Hg fails where a clone bundle does, and succeeds when it is run again; others go on."""
     async with static(tmp_path / "data" / "store") as place:
         served = await serve_hg(
             serve,
