@@ -9,7 +9,7 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Final
 
 from redirects.health import SOON, Breaker, Rules, Seen, State
 from redirects.targets import Target
+from server.settings_stores import MAIN
 from stores.base import Store
 from stores.entity import Entity
 
@@ -56,16 +57,18 @@ class _Watched:
 
 @dataclass(slots=True)
 class Health:
-    """What is thought of the targets, and of the store behind them.
+    """What is thought of the targets, and of the stores behind them.
 
     Attributes:
-        store: behind the targets.
+        store: the main one.
         targets: the targets.
         read_back: probes one.
         rules: when, and what follows from it.
         changed: told of each change, and of how it is at first.
         clock: seconds, of any clock that never jumps.
         chance: draws from 0 to 1.
+        replicas: the other stores, by name.
+        reads: by the name of a target, that of the store it reads; without one, the main store.
     """
 
     store: Store
@@ -75,9 +78,11 @@ class Health:
     changed: Changed = _nobody
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+    replicas: Mapping[str, Store] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _down: frozenset[str] = field(default=frozenset())
-    _store_down: bool = False
+    _stores_down: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         now = self.clock()
@@ -90,20 +95,21 @@ class Health:
         return self._down
 
     def states(self) -> tuple[tuple[str, State], ...]:
-        """Names of the targets, and what is thought of each; it is down while the store is."""
+        """Names of the targets, and what is thought of each; it is down while its store is."""
         return tuple(
-            (each.target.name, State.DOWN if self._store_down else each.breaker.state)
+            (each.target.name, State.DOWN if self._is_behind(each.target) else each.breaker.state)
             for each in self._watched.values()
         )
 
     @property
     def is_store_down(self) -> bool:
-        """The store did not answer when it was last asked."""
-        return self._store_down
+        """The main store did not answer when it was last asked."""
+        return MAIN in self._stores_down
 
     def in_doubt(self, target: Target) -> bool:
         """It is anything but up."""
-        return self._store_down or self._watched[target.fingerprint].breaker.state is not State.UP
+        watched = self._watched[target.fingerprint]
+        return self._is_behind(target) or watched.breaker.state is not State.UP
 
     def suspect(self, target: Target) -> None:
         """A client that was sent to ``target`` asked the same again: have it probed now."""
@@ -113,21 +119,36 @@ class Health:
 
     async def run(self) -> None:
         """Probe again and again, until cancelled."""
-        await self._look_at_store()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_store())
-            for watched in self._watched.values():
-                tasks.create_task(self._watch(watched))
+            for name, store in self._stores():
+                tasks.create_task(self._watch_store(name, store))
 
     async def probe(self) -> None:
-        """Probe store and targets once, now."""
-        await self._look_at_store()
+        """Probe stores and targets once, now."""
+        await self._look_at_stores()
         await asyncio.gather(*(self._probe(watched) for watched in self._watched.values()))
 
-    async def _watch_store(self) -> None:
-        while True:
-            await asyncio.sleep(self.rules.longest_pause * (1 - self.rules.jitter * self.chance()))
-            await self._look_at_store()
+    def _stores(self) -> tuple[tuple[str, Store], ...]:
+        return ((MAIN, self.store), *self.replicas.items())
+
+    def _store_of(self, target: Target) -> str:
+        return self.reads.get(target.name, MAIN)
+
+    def _is_behind(self, target: Target) -> bool:
+        """Whether a target reads a store that does not answer."""
+        return self._store_of(target) in self._stores_down
+
+    async def _watch_store(self, name: str, store: Store) -> None:
+        """Look at a store, and then at its targets, which can give nothing before."""
+        await self._look_at_store(name, store)
+        async with asyncio.TaskGroup() as tasks:
+            for watched in self._watched.values():
+                if self._store_of(watched.target) == name:
+                    tasks.create_task(self._watch(watched))
+            while True:
+                pause = self.rules.longest_pause * (1 - self.rules.jitter * self.chance())
+                await asyncio.sleep(pause)
+                await self._look_at_store(name, store)
 
     async def _watch(self, watched: _Watched) -> None:
         while True:
@@ -144,7 +165,7 @@ class Health:
     async def _probe(self, watched: _Watched) -> None:
         """Probe one target, through the URL that a client would get."""
         watched.probed = self.clock()
-        if self._store_down:
+        if self._is_behind(watched.target):
             return
         try:
             async with asyncio.timeout(self.rules.timeout):
@@ -169,7 +190,7 @@ class Health:
         if state is before.state:
             return
         name, lasted = watched.target.name, now - before.since
-        if not self._store_down:
+        if not self._is_behind(watched.target):
             self.changed(name, state)
         # That a client asks twice is no news; that clients are sent elsewhere is.
         level = logging.INFO if before.is_named and watched.breaker.is_named else logging.WARNING
@@ -188,28 +209,35 @@ class Health:
         self._down = frozenset(
             fingerprint
             for fingerprint, watched in self._watched.items()
-            if self._store_down or not watched.breaker.is_named
+            if self._is_behind(watched.target) or not watched.breaker.is_named
         )
 
-    async def _look_at_store(self) -> None:
-        was, self._store_down = self._store_down, not await self._holds_probe()
-        if was != self._store_down:
-            self._name()
-            told = "does not answer, so nothing is named" if self._store_down else "answers again"
-            _log.warning("the store %s", told)
-            for name, state in self.states():
-                self.changed(name, state)
+    async def _look_at_stores(self) -> None:
+        await asyncio.gather(*(self._look_at_store(*each) for each in self._stores()))
 
-    async def _holds_probe(self) -> bool:
-        """See that the probe entity is in the store, and put it there if not."""
-        try:
-            async with asyncio.timeout(self.rules.interval):
-                if await self.store.stat(PROBE_ENTITY.digest) is None:
-                    with tempfile.TemporaryDirectory() as directory:
-                        path = Path(directory, "probe")
-                        path.write_bytes(PROBE)
-                        await self.store.put(PROBE_ENTITY, path)
-        except Exception as error:  # noqa: BLE001 - whatever it is, probing goes on
-            _log.info("the store: %s", f"{error}" or type(error).__name__)
-            return False
-        return True
+    async def _look_at_store(self, name: str, store: Store) -> None:
+        answers = await _holds_probe(store, self.rules.interval)
+        if answers != (name in self._stores_down):
+            return
+        self._stores_down ^= {name}
+        self._name()
+        told = "answers again" if answers else "does not answer, so none of its targets is named"
+        _log.warning("the store %s %s", name, told)
+        for watched, (target, state) in zip(self._watched.values(), self.states(), strict=True):
+            if self._store_of(watched.target) == name:
+                self.changed(target, state)
+
+
+async def _holds_probe(store: Store, patience: float) -> bool:
+    """See that the probe entity is in a store, and put it there if not."""
+    try:
+        async with asyncio.timeout(patience):
+            if await store.stat(PROBE_ENTITY.digest) is None:
+                with tempfile.TemporaryDirectory() as directory:
+                    path = Path(directory, "probe")
+                    path.write_bytes(PROBE)
+                    await store.put(PROBE_ENTITY, path)
+    except Exception as error:  # noqa: BLE001 - whatever it is, probing goes on
+        _log.info("%s: %s", store.name, f"{error}" or type(error).__name__)
+        return False
+    return True
