@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 
 from repos.git.discovery import discover as discover_git
 from repos.hg.discovery import discover as discover_hg
-from server.access.policies import Names
+from server.placing import Placement
 from server.settings import Settings
+from server.settings_stores import MAIN, PlacementSettings
 from server.verdict import Level, Verdict
 
 _PROXY = (
@@ -43,17 +44,17 @@ def check_control(settings: Settings) -> Iterator[Verdict]:
 def check_placements(settings: Settings) -> Iterator[Verdict]:
     """A pattern that matches nothing keeps nothing out of any store."""
     patterns = [pattern for each in settings.placements for pattern in each.repositories]
-    yield from _without_match("placements", patterns, settings, _places)
+
+    def fits(name: str, pattern: str) -> bool:
+        return Placement.of(PlacementSettings(repositories=(pattern,), stores=(MAIN,))).hold(name)
+
+    yield from _without_match("placements", patterns, settings, fits)
 
 
 def _unmatched(settings: Settings) -> Iterator[Verdict]:
     """A pattern that matches nothing switches nothing off."""
     patterns = settings.redirect.off_repositories
     yield from _without_match("redirect.off_repositories", patterns, settings, fnmatchcase)
-
-
-def _places(name: str, pattern: str) -> bool:
-    return Names.of((pattern,)).hold_repository(name)
 
 
 def _without_match(

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, Self
 
 from redirects.targets import Target
 from server.access.policies import Names
@@ -24,12 +24,25 @@ class Placement:
     """Which stores the content of some repositories is for.
 
     Attributes:
-        repositories: those.
+        repositories: those, in lower case.
         stores: names of the stores.
     """
 
     repositories: Names
     stores: frozenset[str]
+
+    @classmethod
+    def of(cls, settings: PlacementSettings) -> Self:
+        """What the settings say."""
+        patterns = (pattern.lower() for pattern in settings.repositories)
+        return cls(Names.of(patterns), frozenset(settings.stores))
+
+    def hold(self, repository: str) -> bool:
+        """Whether a repository, by its served name, is among them.
+
+        Upper and lower case are the same: to forges they are, and a placement only keeps out.
+        """
+        return self.repositories.hold_repository(repository.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +105,7 @@ class Stores:
 
     def _placed(self, repository: str) -> frozenset[str]:
         for placement in self.placements:
-            if placement.repositories.hold_repository(repository):
+            if placement.hold(repository):
                 return placement.stores
         return frozenset(self.named())
 
@@ -103,6 +116,4 @@ class Stores:
 
 def placements_of(settings: Iterable[PlacementSettings]) -> tuple[Placement, ...]:
     """What the settings say of what goes where."""
-    return tuple(
-        Placement(Names.of(each.repositories), frozenset(each.stores)) for each in settings
-    )
+    return tuple(map(Placement.of, settings))

@@ -48,7 +48,8 @@ class PlacementSettings(Section):
 
     repositories: tuple[Pattern, ...] = Field(
         min_length=1,
-        description="Shell patterns of served paths, with or without `.git`.",
+        description="Shell patterns of served paths, with or without `.git`, in upper or lower"
+        " case.",
     )
     stores: tuple[str, ...] = Field(
         min_length=1,

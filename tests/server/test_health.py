@@ -20,7 +20,7 @@ from redirects.window import Window
 from server.health import PROBE, PROBE_ENTITY, Health
 from server.readback import NotReadable, read_back_anew
 from stores.entity import Entity
-from stores.faulty import Fail, FaultyStore
+from stores.faulty import Fail, FaultyStore, Hang
 from stores.memory import MemoryStore
 from tests.conftest import Serve
 
@@ -336,3 +336,63 @@ async def test_what_is_thought_of_targets_can_be_seen(serve: Serve, tmp_path: Pa
     assert 'offramp_target_state{state="down",target="dead"} 1.0' in lines
     assert 'offramp_target_state{state="up",target="dead"} 0.0' in lines
     assert 'offramp_target_state{state="up",target="self"} 1.0' in lines
+
+
+# --- several stores -------------------------------------------------------------------------------
+
+
+async def test_a_store_takes_only_its_own_targets_with_it(
+    store: FaultyStore, targets: Targets
+) -> None:
+    """The others are named and probed as before; it is told of those that it takes."""
+    replica = FaultyStore(MemoryStore())
+    health = Health(
+        store,
+        (ONE, TWO),
+        targets.read_back,
+        SELDOM,
+        targets.note,
+        replicas={"eu": replica},
+        reads={"one": "main", "two": "eu"},
+    )
+    await health.probe()
+    for each in (store, replica):
+        assert await each.stat(PROBE_ENTITY.digest) is not None
+    targets.states.clear()
+    for fails, stands, gone in ((replica, ONE, TWO), (store, TWO, ONE)):
+        targets.probed.clear()
+        fails.faults["stat"] = Fail()
+        await health.probe()
+        assert health.down() == {gone.fingerprint}
+        assert (health.in_doubt(gone), health.in_doubt(stands)) == (True, False)
+        assert health.is_store_down == (fails is store)
+        assert targets.probed == [stands.name]
+        del fails.faults["stat"]
+        await health.probe()
+        assert health.down() == frozenset()
+    assert targets.states == [
+        ("two", State.DOWN),
+        ("two", State.UP),
+        ("one", State.DOWN),
+        ("one", State.UP),
+    ]
+
+
+async def test_a_store_that_hangs_keeps_no_target_of_another_from_being_probed(
+    store: FaultyStore, targets: Targets
+) -> None:
+    """Each store is looked at by itself."""
+    replica = FaultyStore(MemoryStore(), {"stat": Hang(asyncio.Event())})
+    health = Health(
+        store,
+        (ONE, TWO),
+        targets.read_back,
+        SELDOM,
+        replicas={"eu": replica},
+        reads={"one": "main", "two": "eu"},
+    )
+    running = asyncio.create_task(health.run())
+    await targets.until(lambda: targets.probed == ["one"])
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
