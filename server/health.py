@@ -228,15 +228,24 @@ class Health:
                 self.changed(target, state)
 
 
+async def keep_probe(store: Store) -> None:
+    """Put the probe entity into a store that does not have it.
+
+    Raises:
+        stores.base.StoreError: it does not answer, or does not take it.
+    """
+    if await store.stat(PROBE_ENTITY.digest) is None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "probe")
+            path.write_bytes(PROBE)
+            await store.put(PROBE_ENTITY, path)
+
+
 async def _holds_probe(store: Store, patience: float) -> bool:
     """See that the probe entity is in a store, and put it there if not."""
     try:
         async with asyncio.timeout(patience):
-            if await store.stat(PROBE_ENTITY.digest) is None:
-                with tempfile.TemporaryDirectory() as directory:
-                    path = Path(directory, "probe")
-                    path.write_bytes(PROBE)
-                    await store.put(PROBE_ENTITY, path)
+            await keep_probe(store)
     except Exception as error:  # noqa: BLE001 - whatever it is, probing goes on
         _log.info("%s: %s", store.name, f"{error}" or type(error).__name__)
         return False

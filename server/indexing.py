@@ -30,7 +30,7 @@ from redirects.targets import Target
 from repos.git.program import Git
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
-from server.health import PROBE_ENTITY
+from server.health import keep_probe
 from server.logs import configure
 from server.placing import Stores
 from server.publish import Publisher
@@ -201,7 +201,7 @@ async def _answering(stores: Stores) -> tuple[frozenset[str], tuple[str, ...]]:
     names, faults = {MAIN}, []
     for name, store in stores.replicas.items():
         try:
-            await store.stat(PROBE_ENTITY.digest)
+            await keep_probe(store)
         except StoreUnavailable as error:
             faults.append(f"no bundle was looked for in the store {name}: {error}")
         else:
