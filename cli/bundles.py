@@ -76,11 +76,12 @@ async def _read(
 ) -> tuple[tuple[Catalog, ...], Mapping[str, str], tuple[str, ...]]:
     """The catalogs by name, names of targets by fingerprint, and what could not be read."""
     from indexer.catalog import CatalogError
-    from server.wiring import build_store, build_targets, signing_keys
+    from server.wiring import build_store, build_stores, build_targets, signing_keys
 
     store = build_store(settings)
+    stores = build_stores(settings, store)
     try:
-        targets = await build_targets(settings, store, signing_keys(settings.data))
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
         found: list[Catalog] = []
         faults: list[str] = []
         async with aclosing(_catalogs(store, repo)) as catalogs:
@@ -90,7 +91,7 @@ async def _read(
                 else:
                     found.append(catalog)
     finally:
-        await store.close()
+        await stores.close()
     found.sort(key=lambda catalog: catalog.repository)
     return tuple(found), {t.fingerprint: t.name for t in targets}, tuple(faults)
 

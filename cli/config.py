@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from server.settings import RedirectSettings, Settings
-    from server.settings_targets import TargetSettings
+    from server.settings_stores import ReplicaSettings
+    from server.settings_targets import StoreSettings, TargetSettings
 
 
 @click.group()
@@ -74,14 +75,15 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     yield "listen", settings.listen
     yield "public_url", settings.public_url or "as clients write it in Host, over http"
     yield "workers", str(settings.workers)
-    store = settings.store
-    if store.type == "s3":
-        place = f"{store.bucket}/{store.prefix}".rstrip("/")
-        yield "store", f"s3 {place} at {store.endpoint or store.region or 'AWS'}"
-    else:
-        yield "store", f"directory {(store.path or settings.data / 'store').absolute()}"
+    yield "store", _store(settings.store, settings.data)
+    for replica in settings.stores:
+        yield "store", f"{replica.name}: {_store(replica, settings.data)}"
+    for placement in settings.placements:
+        repositories, stores = ", ".join(placement.repositories), ", ".join(placement.stores)
+        yield "placement", f"content of {repositories} is named from {stores} only"
     for target in settings.effective_targets():
-        yield "target", _target(target)
+        of = f", of {target.store}" if settings.stores else ""
+        yield "target", f"{_target(target)}{of}"
     for region, networks in settings.regions.networks.items():
         yield "region", f"{region}: {', '.join(networks)}"
     for listed in settings.regions.lists:
@@ -92,6 +94,13 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
         access = "public" if upstream.public else "private"
         yield "upstream", f"/{upstream.title} -> {upstream.url} ({access}, auth {upstream.auth})"
     yield "redirect", _redirected(settings.redirect)
+
+
+def _store(store: StoreSettings | ReplicaSettings, data: Path) -> str:
+    if store.type == "s3":
+        place = f"{store.bucket}/{store.prefix}".rstrip("/")
+        return f"s3 {place} at {store.endpoint or store.region or 'AWS'}"
+    return f"directory {(store.path or data / 'store').absolute()}"
 
 
 def _redirected(redirect: RedirectSettings) -> str:

@@ -119,7 +119,7 @@ def _lines(explanation: Explanation, accepts: str) -> Iterator[tuple[str, str]]:
     yield "region", f"{where.region or 'not known'}: {_because(where)}"
     yield "content", f"{content.title}, {size(content.entity.size)}, {content.entity.digest}"
     for verdict in explanation.verdicts:
-        yield "target", f"{verdict.target}: {_told(explanation, verdict)}"
+        yield "target", f"{_title(explanation, verdict)}: {_told(explanation, verdict)}"
     decision = explanation.decision
     if isinstance(decision, Redirect):
         location = decision.location
@@ -141,6 +141,12 @@ def _word(explanation: Explanation, verdict: Verdict) -> str:
 def _told(explanation: Explanation, verdict: Verdict) -> str:
     word = _word(explanation, verdict)
     return word if verdict.reason is None else f"{word}: {verdict.reason.text}"
+
+
+def _title(explanation: Explanation, verdict: Verdict) -> str:
+    """A target, and its store where there are several."""
+    several = len(set(explanation.reads.values())) > 1
+    return f"{verdict.target}{f' of {explanation.reads[verdict.target]}' if several else ''}"
 
 
 def _until(expires: float | None) -> str:
@@ -179,6 +185,7 @@ def _values(explanation: Explanation) -> dict[str, object]:
         "targets": [
             {
                 "name": verdict.target,
+                "store": explanation.reads[verdict.target],
                 "verdict": _word(explanation, verdict),
                 "text": "" if verdict.reason is None else verdict.reason.text,
             }

@@ -45,9 +45,9 @@ def command(given: Given, *, as_json: bool, gc: bool) -> None:
         click.echo(json.dumps(_values(indexed), indent=2))
     else:
         _draw(indexed, settings)
-    if indexed.fault:
-        UserError(indexed.fault).show()
-    if indexed.fault or any(report.failed for report in indexed.reports):
+    for fault in indexed.faults:
+        UserError(fault).show()
+    if indexed.faults or any(report.failed for report in indexed.reports):
         raise click.exceptions.Exit(Failed.exit_code)
 
 

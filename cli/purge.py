@@ -53,13 +53,14 @@ def command(
     """Take what was computed of REPO, served from below ROOT or mirrored, out of circulation.
 
     Its bundles and answers, or those that hold one object, are removed from this machine's cache,
-    the store and the catalog; its mirror too, if it holds the object. Servers on other machines
+    every store and the catalog; its mirror too, if it holds the object. Servers on other machines
     follow when they read the catalog. The repository itself is not changed: remove the object
     there first.
 
     Of a Mercurial repository all is removed, its index on this machine too; --object is for git.
 
-    Asks nothing. Exits with 1 if nothing is known of REPO.
+    Asks nothing. Exits with 1 if nothing is known of REPO, or if a store did not answer, from which
+    it may not be gone.
     """
     settings = settings_from(given)
     name = repo.strip("/")
@@ -79,6 +80,10 @@ def command(
             click.echo(line)
     for warning in (*_warnings(report), *_overlooked(settings, name, report)):
         click.echo(f"offramp: {warning}", err=True)
+    for said in report.unreached:
+        UserError(f"{said}; what it holds is not gone: run the same command again").show()
+    if report.unreached:
+        raise click.exceptions.Exit(Failed.exit_code)
 
 
 def _overlooked(settings: Settings, name: str, report: PurgeReport) -> Iterator[str]:
@@ -117,16 +122,17 @@ async def _purged(
     from repos.git.mirror import MirrorBusy
     from repos.git.program import Git
     from repos.hg.upkeep import IndexBusy
-    from server.wiring import build_store, build_targets, signing_keys
+    from server.wiring import build_store, build_stores, build_targets, signing_keys
 
     git = Git(settings.limits.program_time)
     report = PurgeReport(name, object_id, known=False)
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(1, "purge"))
         store = build_store(settings)
-        stack.push_async_callback(store.close)
+        stores = build_stores(settings, store)
+        stack.push_async_callback(stores.close)
         settings.data.mkdir(parents=True, exist_ok=True)
-        targets = await build_targets(settings, store, signing_keys(settings.data))
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
         for subject in subjects(settings, git, name, object_id):
@@ -138,6 +144,8 @@ async def _purged(
                     git,
                     settings.data / "work",
                     now=time.time(),
+                    replicas=stores.replicas,
+                    placed=stores.of,
                     dry_run=dry_run,
                 )
             except (CatalogError, MirrorBusy, IndexBusy) as error:

@@ -114,19 +114,17 @@ def uri_protocols(settings: Settings, base: str) -> str:
     """The value of ``fetch.uriProtocols`` that lets a client use every target."""
     if not settings.redirect.enabled:
         return ""
-    urls = {
-        "self": base,
-        "s3": (settings.store.type == "s3" and settings.store.endpoint) or "https://",
-    }
     schemes = set()
     for target in settings.effective_targets():
         match target.type:
             case "http" | "cloudfront" | "secure_link" | "hmac":
                 url = target.base_url
             case "s3":
-                url = target.endpoint or urls["s3"]
+                store = settings.store_of(target)
+                own = store.endpoint if store.type == "s3" else None
+                url = target.endpoint or own or "https://"
             case "self":
-                url = urls["self"]
+                url = base
         schemes.add(url.partition(":")[0])
     return "https" if schemes == {"https"} else "http,https"
 

@@ -5,16 +5,19 @@
 # itself (answers that were computed once) lives `keep` from its last `put`, and the server stops
 # naming it early enough. Entities are listed before the catalogs are read: what is put and
 # catalogued meanwhile is either in a catalog that we read, or is young when we look again.
+#
+# Stores beside the main one hold copies and no catalogs; there the same is due. What was retired or
+# claimed is forgotten only when it is known to be in no store any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from indexer.catalog import PREFIX, Catalog, CatalogError, encode, parse
 from indexer.ownership import claimed, read_claim
-from stores.base import Conflict, Store, Stored
+from stores.base import Conflict, Store, Stored, StoreUnavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +25,13 @@ class GcReport:
     """What a collection did, or would do.
 
     Attributes:
-        deleted: entities that were deleted.
-        freed: their bytes.
-        kept: how many entities remain.
+        deleted: entities that were deleted, from any store.
+        freed: bytes of all that was deleted, copies too.
+        kept: how many entities remain in the main store.
         named: how many of these are named by catalogs.
         forgotten: how many retired entries were dropped from catalogs.
         disowned: how many documents that said whose an entity was were dropped with it.
+        unreached: of each store beside the main one that failed, what it said.
     """
 
     deleted: tuple[str, ...]
@@ -36,22 +40,70 @@ class GcReport:
     named: int
     forgotten: int
     disowned: int = 0
+    unreached: tuple[str, ...] = ()
 
 
-async def collect(store: Store, now: float, keep: float, *, dry_run: bool = False) -> GcReport:
+@dataclass(slots=True)
+class _Shelf:
+    """One store while it is collected.
+
+    Attributes:
+        store: which.
+        entities: what it held when it was listed.
+        deleted: what was deleted.
+    """
+
+    store: Store
+    entities: Sequence[Stored]
+    deleted: list[Stored] = field(default_factory=list)
+
+    @property
+    def there(self) -> frozenset[str]:
+        """Digests of what remains."""
+        gone = {stored.digest for stored in self.deleted}
+        return frozenset(stored.digest for stored in self.entities) - gone
+
+    async def clear(self, is_due: Callable[[Stored], bool], *, dry_run: bool) -> None:
+        """Delete what is due."""
+        for stored in filter(is_due, self.entities):
+            if dry_run:
+                self.deleted.append(stored)
+                continue
+            # Put again since it was listed: then somebody is about to name it.
+            fresh = await self.store.stat(stored.digest)
+            if fresh is not None and is_due(fresh):
+                await self.store.delete(stored.digest)
+                self.deleted.append(stored)
+
+
+async def collect(
+    store: Store,
+    now: float,
+    keep: float,
+    *,
+    replicas: Sequence[Store] = (),
+    dry_run: bool = False,
+) -> GcReport:
     """Delete what no catalog names and no client can still be told to fetch.
 
     Args:
-        store: which.
-        now: seconds since the epoch, by the store's clock.
+        store: the main one.
+        now: seconds since the epoch, by the stores' clocks.
         keep: seconds for which anything is kept, longer than any URL lives.
+        replicas: stores of copies; one that fails stops no other, and the report says it.
         dry_run: change nothing, say what would be done.
 
     Raises:
         CatalogError: a document among the catalogs is none; nothing was deleted.
-        StoreError: the store failed; what is done so far is done right.
+        StoreError: the main store failed; what is done so far is done right.
     """
-    entities = [stored async for stored in store.list()]
+    main = _Shelf(store, [stored async for stored in store.list()])
+    shelves, unreached = [main], []
+    for replica in replicas:
+        try:
+            shelves.append(_Shelf(replica, [stored async for stored in replica.list()]))
+        except StoreUnavailable as error:
+            unreached.append(str(error))
     catalogs = await read_catalogs(store)
     named = frozenset[str]().union(*(catalog.named() for catalog in catalogs.values()))
     retired = _retired(catalogs.values())
@@ -60,33 +112,31 @@ async def collect(store: Store, now: float, keep: float, *, dry_run: bool = Fals
         since = max(stored.modified, retired.get(stored.digest, stored.modified))
         return stored.digest not in named and since < now - keep
 
-    deleted = []
-    for stored in filter(is_due, entities):
-        if dry_run:
-            deleted.append(stored)
-            continue
-        # Put again since it was listed: then somebody is about to name it.
-        fresh = await store.stat(stored.digest)
-        if fresh is not None and is_due(fresh):
-            await store.delete(stored.digest)
-            deleted.append(stored)
+    for shelf in shelves:
+        try:
+            await shelf.clear(is_due, dry_run=dry_run)
+        except StoreUnavailable as error:
+            if shelf is main:
+                raise
+            unreached.append(str(error))
 
-    gone = {stored.digest for stored in deleted}
-    there = {stored.digest for stored in entities} - gone
+    there = frozenset[str]().union(*(shelf.there for shelf in shelves))
     forgotten = 0
-    for name, catalog in catalogs.items():
+    # What a store that does not answer holds is not known.
+    for name, catalog in () if unreached else catalogs.items():
         over = frozenset(
             r.digest for r in catalog.retired if r.digest not in there and r.since < now - keep
         )
         if over and (dry_run or await _forget(store, name, over)):
             forgotten += len(over)
     return GcReport(
-        deleted=tuple(sorted(gone)),
-        freed=sum(stored.size for stored in deleted),
-        kept=len(there),
-        named=len(there & named),
+        deleted=tuple(sorted({stored.digest for shelf in shelves for stored in shelf.deleted})),
+        freed=sum(stored.size for shelf in shelves for stored in shelf.deleted),
+        kept=len(main.there),
+        named=len(main.there & named),
         forgotten=forgotten,
-        disowned=await _disown(store, there, now - keep, dry_run=dry_run),
+        disowned=0 if unreached else await _disown(store, there, now - keep, dry_run=dry_run),
+        unreached=tuple(unreached),
     )
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from indexer.publishing import (
     fetched,
     is_stored,
     published,
+    still_readable,
 )
 from indexer.report import Outcome, Result, Steps
 from indexer.work import Busy, work_directory
@@ -84,6 +85,7 @@ class Bundling:
             of them is published again. Empty: do not look.
         epoch_of: a repository's epoch as this machine knows it, by its name, for a catalog that is
             not there yet.
+        replicas: see :func:`indexer.publishing.still_readable`.
         clock: seconds since the epoch.
     """
 
@@ -93,6 +95,7 @@ class Bundling:
     work: Path
     targets: frozenset[str] = frozenset()
     epoch_of: Callable[[str], int] = lambda _: 0
+    replicas: Mapping[str, Store] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
 
 
@@ -202,6 +205,10 @@ class _Run:
         async def stored(each: CloneBundle) -> bool:
             return await is_stored(self.bundling.store, each.entity)
 
+        if bundle is not None:
+            replicas, entity = self.bundling.replicas, bundle.entity
+            readable = await still_readable(replicas, bundle.readable, entity)
+            bundle = replace(bundle, readable=readable)
         return await decide(
             kind,
             bundle,

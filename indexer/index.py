@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from indexer.publishing import (
     fetched,
     is_stored,
     published,
+    still_readable,
 )
 from indexer.report import Outcome, Progress, Report, Result, Silent, Steps
 from indexer.work import Busy, work_directory
@@ -39,6 +40,7 @@ from wire.git.pktline import ProtocolError
 from wire.git.refs import Refs
 
 _SILENT: Final = Silent()
+_NO_REPLICAS: Final[Mapping[str, Store]] = {}
 
 
 class Repository(Protocol):
@@ -73,6 +75,7 @@ async def index_repository(
     *,
     progress: Progress = _SILENT,
     targets: frozenset[str] = frozenset(),
+    replicas: Mapping[str, Store] = _NO_REPLICAS,
     epoch: int = 0,
     unnamed: bool = False,
     clock: Callable[[], float] = time.time,
@@ -84,7 +87,7 @@ async def index_repository(
 
     Args:
         repository: of which.
-        store: where the catalog is.
+        store: where the catalog is, and every entity.
         publish: see :data:`indexer.publishing.Publisher`.
         values: what the settings say.
         work: a directory for work files, best on the file system of a directory store. Other
@@ -92,6 +95,7 @@ async def index_repository(
         progress: hears how far it is.
         targets: fingerprints of the targets in use: a bundle that was not read back through all
             of them is published again. Empty: do not look.
+        replicas: see :func:`indexer.publishing.still_readable`.
         epoch: of the repository as this machine knows it, for a catalog that is not there yet.
         unnamed: leave the names of its refs out of bundle files.
         clock: seconds since the epoch.
@@ -107,6 +111,7 @@ async def index_repository(
                 values,
                 directory,
                 targets,
+                replicas,
                 epoch,
                 unnamed,
                 clock,
@@ -131,6 +136,7 @@ class _Run:
     values: Values
     directory: Path
     targets: frozenset[str]
+    replicas: Mapping[str, Store]
     new_epoch: int
     unnamed: bool
     clock: Callable[[], float]
@@ -211,6 +217,7 @@ class _Run:
         return catalog, version
 
     async def _decide(self, kind: Kind, bundle: Bundle | None) -> Decision:
+        bundle = None if bundle is None else await self._as_it_is(bundle)
         obstacle = incomplete_history(self.repository.path)
         return await decide(
             kind,
@@ -221,6 +228,14 @@ class _Run:
             obstacle=obstacle,
             questions=self,
         )
+
+    async def _as_it_is(self, bundle: Bundle) -> Bundle:
+        """The bundle, readable only where it was not lost since."""
+        readable = await still_readable(self.replicas, bundle.readable, bundle.pack.entity)
+        file, file_readable = bundle.bundle_file, bundle.bundle_readable
+        if file is not None:
+            file_readable = await still_readable(self.replicas, file_readable, file)
+        return replace(bundle, readable=readable, bundle_readable=file_readable)
 
     # --- what the plan asks ---------------------------------------------------------------
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
-from stores.base import Store
+from stores.base import Store, StoreUnavailable
 from stores.entity import Entity
 
 _T = TypeVar("_T")
@@ -70,6 +70,30 @@ async def is_stored(store: Store, entity: Entity) -> bool:
     """Tell whether the store has an entity, by its size."""
     found = await store.stat(entity.digest)
     return found is not None and found.size == entity.size
+
+
+async def still_readable(
+    replicas: Mapping[str, Store], readable: Iterable[str], entity: Entity
+) -> tuple[str, ...]:
+    """``readable`` without the targets whose store is known to have lost the entity.
+
+    Args:
+        replicas: by the fingerprint of a target, the store that it reads, if not the main one.
+        readable: fingerprints of the targets through which the entity was read back.
+        entity: which.
+    """
+    lost: dict[str, bool] = {}
+    left = []
+    for fingerprint in readable:
+        store = replicas.get(fingerprint)
+        if store is not None and store.name not in lost:
+            try:
+                lost[store.name] = not await is_stored(store, entity)
+            except StoreUnavailable:
+                lost[store.name] = False  # nobody knows; health sees to it that it is not named
+        if store is None or not lost[store.name]:
+            left.append(fingerprint)
+    return tuple(left)
 
 
 @dataclass(slots=True)

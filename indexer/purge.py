@@ -3,12 +3,15 @@
 #
 # What is in the making goes on: a run of an earlier epoch writes a record of that epoch, which is
 # never used; what it publishes is claimed for the repository, and the next purge finds it.
+#
+# Nothing is said to be gone from a store that did not say so itself: claims of what may be left
+# there stay, so that the next purge finds that as well.
 
 from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +27,7 @@ from indexer.search import Search, Verdict
 from repos.git.contained import holds
 from repos.git.packs import object_format_of
 from repos.git.program import Git
-from stores.base import Conflict, Store
+from stores.base import Conflict, Store, StoreUnavailable
 
 # How often a catalog that others change at the same time is read again.
 ATTEMPTS: Final = 5
@@ -103,7 +106,7 @@ class Removed:
         digest: SHA-256, hex.
         size: bytes.
         local: it was on this machine's disk.
-        stored: it was in the store.
+        stored: it was in a store.
         unread: why it could not be searched, and was therefore taken to hold the object; else "".
     """
 
@@ -144,6 +147,8 @@ class PurgeReport:
         mirror: the mirror was removed.
         index: the index of a Mercurial repository was removed.
         remains: the repository itself still has what was purged, and will be asked for it.
+        unreached: of each store beside the main one from which something was not, or may not have
+            been removed: what it said. Purge again when it answers.
     """
 
     repository: str
@@ -157,6 +162,50 @@ class PurgeReport:
     mirror: bool = False
     index: bool = False
     remains: bool = False
+    unreached: tuple[str, ...] = ()
+
+
+Placed = Callable[[str], frozenset[str]]
+"""Names of the stores that the content of a repository, by its served name, is for."""
+
+_NO_REPLICAS: Final[Mapping[str, Store]] = {}
+
+
+@dataclass(slots=True)
+class _Copies:
+    """The stores beside the main one, as far as they answer.
+
+    Attributes:
+        replicas: by name.
+        placed: see :data:`Placed`.
+        unreached: what those said that do not answer, by name.
+    """
+
+    replicas: Mapping[str, Store]
+    placed: Placed
+    unreached: dict[str, str] = field(default_factory=dict)
+
+    async def hold(self, digest: str) -> bool:
+        """Whether one that answers has an entity."""
+        found = False
+        for name in self.replicas:
+            try:
+                found = await self.replicas[name].stat(digest) is not None or found
+            except StoreUnavailable as error:
+                self.unreached[name] = str(error)
+        return found
+
+    async def delete(self, digest: str, keepers: Sequence[str]) -> None:
+        """Delete an entity from each, but from those that it is in for another repository.
+
+        ``keepers``: names of the other repositories that have it, too.
+        """
+        needed = frozenset[str]().union(*map(self.placed, keepers))
+        for name in self.replicas.keys() - needed:
+            try:
+                await self.replicas[name].delete(digest)
+            except StoreUnavailable as error:
+                self.unreached[name] = str(error)
 
 
 async def purge(
@@ -167,6 +216,8 @@ async def purge(
     work: Path,
     *,
     now: float,
+    replicas: Mapping[str, Store] = _NO_REPLICAS,
+    placed: Placed | None = None,
     dry_run: bool = False,
     settle: float = STALE_SECONDS,
 ) -> PurgeReport:
@@ -174,11 +225,13 @@ async def purge(
 
     Args:
         subject: what.
-        store: where content and catalogs are.
+        store: the main one, where content and catalogs are.
         cache: of this machine; others forget theirs when they read the catalog.
         git: how programs are run.
         work: a directory for copies of what is searched.
         now: seconds since the epoch.
+        replicas: stores of copies, by name; one that fails stops no other, and the report says it.
+        placed: see :data:`Placed`; None: for every store.
         dry_run: change nothing, say what would be done.
         settle: seconds for which another process of this machine may still believe that content
             can be read at a target; so long it stays in the store.
@@ -186,7 +239,7 @@ async def purge(
     Raises:
         indexer.catalog.CatalogError: a catalog cannot be read; it may name anything.
         stores.base.Conflict: others changed the catalog each time that it was to be written.
-        stores.base.StoreError: the store failed.
+        stores.base.StoreError: the main store failed.
         CacheUnavailable: the disk refused.
         GitFailed: git refuses the repository.
         MirrorBusy: somebody works on the mirror.
@@ -197,7 +250,9 @@ async def purge(
     await asyncio.to_thread(work.mkdir, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="purge-", dir=work.absolute()) as scratch:
         search = Search(store, cache, git, Path(scratch), subject.object_id, _objects(subject))
-        return await _Purge(subject, store, cache, git, search, now, dry_run, settle).run()
+        everywhere = frozenset(replicas)
+        copies = _Copies(replicas, placed or (lambda _: everywhere))
+        return await _Purge(subject, store, cache, git, search, now, dry_run, settle, copies).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +286,7 @@ class _Purge:
     now: float
     dry_run: bool
     settle: float
+    copies: _Copies
     epoch: int = 0
     bundles: dict[str, None] = field(default_factory=dict)
     candidates: set[str] = field(default_factory=set)
@@ -254,15 +310,23 @@ class _Purge:
         names = {digest: await self._names(others, digest) for digest in doomed}
         kept = tuple(Kept(digest, names[digest]) for digest in doomed if names[digest])
         going = {digest: found for digest, found in doomed.items() if not names[digest]}
+        copied = {digest for digest in doomed if await self.copies.hold(digest)}
         removed = tuple(
-            Removed(digest, verdict.size, verdict.local, verdict.stored, verdict.unread)
+            Removed(
+                digest,
+                verdict.size,
+                verdict.local,
+                verdict.stored or digest in copied,
+                verdict.unread,
+            )
             for digest, verdict in going.items()
-            if verdict.local or verdict.stored
+            if verdict.local or verdict.stored or digest in copied
         )
         if not self.dry_run:
             await asyncio.to_thread(drop_records, self.cache, found.keys)
             await self._delete(going)
-            for digest in doomed:
+            await self._delete_copies({each.digest: each.repositories for each in kept})
+            for digest in () if self.copies.unreached else doomed:
                 await self.store.delete_document(claim_name(subject.repository, digest))
         return PurgeReport(
             subject.repository,
@@ -277,6 +341,7 @@ class _Purge:
             index=index,
             remains=(subject.hg_dir is not None and subject.object_id is None)
             or (subject.git_dir is not None and await self._is_in(subject.git_dir)),
+            unreached=tuple(self.copies.unreached.values()),
         )
 
     async def _is_known(self) -> bool:
@@ -399,7 +464,7 @@ class _Purge:
         return tuple(sorted(names))
 
     async def _delete(self, going: Mapping[str, Verdict]) -> None:
-        """Delete from this machine's disk, and then from the store."""
+        """Delete from this machine's disk, and then from the stores."""
         publications = self.cache.publications
         were_readable = [d for d in going if publications.readable(d, self.now)]
         for digest in going:
@@ -412,4 +477,15 @@ class _Purge:
             async with publications.lock(digest):
                 publications.forget(digest)
                 await asyncio.to_thread(partial(self.cache.entities.take_back, digest))
+                await self.copies.delete(digest, ())
                 await self.store.delete(digest)
+
+    async def _delete_copies(self, kept: Mapping[str, Sequence[str]]) -> None:
+        """Delete what stays for other repositories from stores that it is in for none of them.
+
+        ``kept``: names of these repositories, by digest.
+        """
+        for digest, repositories in kept.items() if self.copies.replicas else ():
+            async with self.cache.publications.lock(digest):
+                self.cache.publications.forget(digest)
+                await self.copies.delete(digest, repositories)

@@ -14,10 +14,12 @@ class Audience:
     Attributes:
         private: not for everybody; only targets whose URLs are signed may name it.
         targets: names of the targets that may name it; empty, all of them.
+        unplaced: names of targets that may not, because it is not for the stores behind them.
     """
 
     private: bool
     targets: frozenset[str] = frozenset()
+    unplaced: frozenset[str] = frozenset()
 
 
 PUBLIC: Final = Audience(private=False)

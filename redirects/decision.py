@@ -54,6 +54,10 @@ class Reason(Enum):
         "not_for_repository",
         "The repository's settings do not list this target (targets).",
     )
+    NOT_PLACED = (
+        "not_placed",
+        "The repository's placement does not list this target's store (placements).",
+    )
     DOWN = "down", "Probes of this target do not come back, or not yet often enough again."
     NOT_PUBLISHED = "not_published", "The content has not been read back through this target."
     TARGET_NOT_ACCEPTED = "target_not_accepted", "The client did not list this target."

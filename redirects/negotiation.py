@@ -182,6 +182,8 @@ def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
         return Reason.PUBLIC_TARGET
     if audience.targets and target.name not in audience.targets:
         return Reason.NOT_FOR_REPOSITORY
+    if target.name in audience.unplaced:
+        return Reason.NOT_PLACED
     if candidate.bar is not None:
         return candidate.bar
     if acceptance.targets is not None and target.name not in acceptance.targets:

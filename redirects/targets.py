@@ -35,6 +35,11 @@ def _fingerprint(*decisive: str) -> str:
     return hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
 
+def _replica(store: str) -> tuple[str, ...]:
+    """What a store other than the main one adds: not all that is in one is in another."""
+    return (f"store {store}",) if store else ()
+
+
 @dataclass(frozen=True, slots=True)
 class SelfTarget:
     """This server's own blob route, with signed URLs.
@@ -208,6 +213,7 @@ class HttpTarget(_BelowUrl):
         name: for logs and `explain`.
         base_url: URL of the store's root, without trailing slash.
         window: its length is what a client is given to finish its download; URLs do not end.
+        store: identity of the store behind it; empty for the main one.
         fingerprint: hash of what a read-back depends on.
 
     Raises:
@@ -217,11 +223,13 @@ class HttpTarget(_BelowUrl):
     name: str
     base_url: str
     window: Window
+    store: str = ""
     fingerprint: str = field(init=False)
     _scheme: UriProtocol = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "fingerprint", _fingerprint("http", self.base_url))
+        decisive = ("http", self.base_url, *_replica(self.store))
+        object.__setattr__(self, "fingerprint", _fingerprint(*decisive))
         object.__setattr__(self, "_scheme", scheme(self.base_url))
 
     @property
@@ -265,6 +273,7 @@ class SignedHttpTarget(_BelowUrl):
         base_url: URL of the store's root, without trailing slash, in ASCII.
         window: how long URLs stay the same, and live.
         signer: makes the query.
+        store: identity of the store behind it; empty for the main one.
         fingerprint: hash of what a read-back depends on.
 
     Raises:
@@ -275,6 +284,7 @@ class SignedHttpTarget(_BelowUrl):
     base_url: str
     window: Window
     signer: UrlSigner
+    store: str = ""
     fingerprint: str = field(init=False)
     _scheme: UriProtocol = field(init=False, repr=False)
     _signed: _SignedHttp = field(init=False, repr=False, compare=False)
@@ -286,7 +296,7 @@ class SignedHttpTarget(_BelowUrl):
                 f"base URL {self.base_url!r}: what is signed must be ASCII and without `*`; write"
                 " names in punycode, and other characters of a path percent-encoded"
             )
-        decisive = ("http", self.base_url, self.signer.kind)
+        decisive = ("http", self.base_url, self.signer.kind, *_replica(self.store))
         object.__setattr__(self, "fingerprint", _fingerprint(*decisive))
         object.__setattr__(self, "_scheme", scheme(self.base_url))
         object.__setattr__(self, "_signed", lru_cache(_REMEMBERED)(self._sign))

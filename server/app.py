@@ -303,7 +303,7 @@ class _Shell:
                 repository.name,
                 client,
                 bundle_filter=wanted,
-                audience=self.runtime.access_rules.audience,
+                audience=self.runtime.access_rules.audience_of(repository.name),
             )
         except StoreError as error:
             return web.Response(status=503, text=f"The store does not answer: {error}\n")

@@ -10,17 +10,17 @@ import aiohttp
 
 from repos.git.program import Git
 from repos.hg.program import Hg
-from server.checks_control import check_control
+from server.checks_control import check_control, check_placements
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
-from server.checks_store import check_store, check_targets
+from server.checks_store import check_copies, check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
 from server.verdict import Level, Verdict
-from server.wiring import Unusable, build_store
+from server.wiring import Unusable, build_store, build_stores
 
 # Of one question to git or hg; a repository on a disk that hangs must not hang us.
 _SECONDS = 60.0
@@ -36,7 +36,11 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     async with aclosing(check_hg_serve(settings, hg)) as checks:
         async for verdict in checks:
             yield verdict
-    for verdict in (*check_access(settings), *check_control(settings)):
+    for verdict in (
+        *check_access(settings),
+        *check_control(settings),
+        *check_placements(settings),
+    ):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in (
@@ -48,17 +52,18 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
                 async for verdict in checks:
                     yield verdict
     try:
-        store = build_store(settings)
+        stores = build_stores(settings, build_store(settings))
     except Unusable as error:
         yield Verdict(Level.FAIL, str(error), "change the store's settings")
         return
     async with AsyncExitStack() as stack:
-        stack.push_async_callback(store.close)
+        stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         for checks in (
-            check_store(store),
-            check_targets(settings, store, session),
-            check_hg_bundles(settings, store, session),
+            check_store(stores.main),
+            check_copies(stores),
+            check_targets(settings, stores, session),
+            check_hg_bundles(settings, stores, session),
         ):
             async with aclosing(checks):
                 async for verdict in checks:

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from repos.git.discovery import discover as discover_git
 from repos.hg.discovery import discover as discover_hg
+from server.placing import Placement
 from server.settings import Settings
+from server.settings_stores import MAIN, PlacementSettings
 from server.verdict import Level, Verdict
 
 _PROXY = (
@@ -39,17 +41,38 @@ def check_control(settings: Settings) -> Iterator[Verdict]:
     yield from _unmatched(settings)
 
 
+def check_placements(settings: Settings) -> Iterator[Verdict]:
+    """A pattern that matches nothing keeps nothing out of any store."""
+    patterns = [pattern for each in settings.placements for pattern in each.repositories]
+
+    def fits(name: str, pattern: str) -> bool:
+        return Placement.of(PlacementSettings(repositories=(pattern,), stores=(MAIN,))).hold(name)
+
+    yield from _without_match("placements", patterns, settings, fits)
+
+
 def _unmatched(settings: Settings) -> Iterator[Verdict]:
-    """A pattern that matches nothing switches nothing off. What upstreams have is not known."""
-    patterns, root = settings.redirect.off_repositories, settings.local_root
+    """A pattern that matches nothing switches nothing off."""
+    patterns = settings.redirect.off_repositories
+    yield from _without_match("redirect.off_repositories", patterns, settings, fnmatchcase)
+
+
+def _without_match(
+    where: str,
+    patterns: Sequence[str],
+    settings: Settings,
+    fits: Callable[[str, str], bool],
+) -> Iterator[Verdict]:
+    """Patterns that fit no repository below ROOT. What upstreams have is not known."""
+    root = settings.local_root
     if not patterns or root is None or settings.upstreams or not root.is_dir():
         return
     names = [found.name for found in discover_git(root, settings.data)]
     names += [found.name for found in discover_hg(root, settings.data)]
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
+        if not any(fits(name, pattern) for name in names):
             yield Verdict(
                 Level.WARN,
-                f"redirect.off_repositories: {pattern!r} matches no repository below {root}",
+                f"{where}: {pattern!r} matches no repository below {root}",
                 "write it as the path in its URL, or a shell pattern for that",
             )

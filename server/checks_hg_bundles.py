@@ -19,6 +19,7 @@ from repos.hg.keeper import Keeper
 from repos.hg.program import Hg, HgFailed
 from repos.hg.repository import index_directory
 from server.checks_store import stored_probe, unreadable
+from server.placing import Stores
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
@@ -34,7 +35,7 @@ _SECONDS: Final = 60.0
 
 
 async def check_hg_bundles(
-    settings: Settings, store: Store, session: aiohttp.ClientSession
+    settings: Settings, stores: Stores, session: aiohttp.ClientSession
 ) -> AsyncGenerator[Verdict, None]:
     """Look for clone bundles, and at what ``hg.redirect_getbundle`` needs of targets.
 
@@ -44,13 +45,16 @@ async def check_hg_bundles(
     if not found and not any(upstream.vcs == "hg" for upstream in settings.upstreams):
         return
     try:
-        targets = await build_targets(settings, store, signing_keys(settings.data))
-        async for verdict in _bundles(settings, store, targets, found):
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
+        async for verdict in _bundles(settings, stores, targets, found):
             yield verdict
-        if settings.hg.redirect_getbundle != "off" and settings.redirect.enabled:
+        if settings.hg.redirect_getbundle == "off" or not settings.redirect.enabled:
+            return
+        for name, store in stores.named().items():
             async with stored_probe(store, MERCURIAL_0_2) as entity:
                 for target in targets:
-                    yield await _redirected(session, store, target, entity)
+                    if stores.read_by(target) == name:
+                        yield await _redirected(session, store, target, entity)
     except (Unusable, OSError, StoreError):
         return  # the checks of store and targets say it
 
@@ -73,18 +77,19 @@ def _can_have_any(repository: Found, settings: Settings) -> bool:
 
 
 async def _bundles(
-    settings: Settings, store: Store, targets: Sequence[Target], found: Sequence[Found]
+    settings: Settings, stores: Stores, targets: Sequence[Target], found: Sequence[Found]
 ) -> AsyncGenerator[Verdict, None]:
     have, lack = 0, []
     for repository in found if settings.hg.bundles else ():
         name = repository.name
         try:
-            loaded = await load(store, name)
+            loaded = await load(stores.main, name)
         except CatalogError as error:
             yield Verdict(Level.WARN, f"repository {name}: {error}", "run offramp index")
             continue
         bundles = () if loaded is None else loaded[0].clone_bundles
-        wrong = [await _wrong(store, targets, name, bundle) for bundle in bundles]
+        own = stores.targets_of(name, targets)
+        wrong = [await _wrong(stores.main, own, name, bundle) for bundle in bundles]
         for verdict in filter(None, wrong):
             yield verdict
         if not bundles and await asyncio.to_thread(_can_have_any, repository, settings):

@@ -9,7 +9,7 @@ import os
 import secrets
 import tempfile
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from email.utils import parsedate_to_datetime
 from itertools import product
@@ -25,9 +25,11 @@ from redirects.acceptance import Client
 from redirects.decision import CannotLocate
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from server.checks_signatures import check_signatures
+from server.placing import Stores
 from server.readback import NotReadable, read_back, read_back_anew
 from server.settings import Settings
 from server.settings_health import HealthSettings
+from server.settings_stores import MAIN
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
 from stores.base import Conflict, Store, StoreError
@@ -50,12 +52,29 @@ _ANYONE: Final = Client("http://127.0.0.1")
 async def check_store(store: Store) -> AsyncGenerator[Verdict, None]:
     """Write, look at, read and delete a probe, and let writers of one document race."""
     try:
-        async with stored_probe(store) as entity:
-            yield await _kept(store, entity)
-        yield await _deleted(store, entity)
+        async with aclosing(_holds_content(store)) as checks:
+            async for verdict in checks:
+                yield verdict
         yield await _race(store)
     except StoreError as error:
         yield Verdict(Level.FAIL, f"store: {error}", _mended(error))
+
+
+async def check_copies(stores: Stores) -> AsyncGenerator[Verdict, None]:
+    """Write, look at, read and delete a probe in each store beside the main one."""
+    for name, store in stores.replicas.items():
+        try:
+            async with aclosing(_holds_content(store)) as checks:
+                async for verdict in checks:
+                    yield verdict
+        except StoreError as error:
+            yield Verdict(Level.FAIL, f"store {name}: {error}", _mended(error))
+
+
+async def _holds_content(store: Store) -> AsyncGenerator[Verdict, None]:
+    async with stored_probe(store) as entity:
+        yield await _kept(store, entity)
+    yield await _deleted(store, entity)
 
 
 def _mended(error: StoreError) -> str:
@@ -66,36 +85,57 @@ def _mended(error: StoreError) -> str:
 
 
 async def check_targets(
-    settings: Settings, store: Store, session: aiohttp.ClientSession
+    settings: Settings, stores: Stores, session: aiohttp.ClientSession
 ) -> AsyncGenerator[Verdict, None]:
     """Read a probe back through each target, compare clocks, and see what else can be read."""
     try:
-        targets = await build_targets(settings, store, signing_keys(settings.data))
-        async with stored_probe(store) as entity, stored_probe(store) as other:
-            for target in targets:
-                found = await _readable(session, store, target, entity)
-                yield found
-                if found.level is Level.OK:
-                    yield await _in_time(store, target, entity, settings.health)
-                if isinstance(target, SelfTarget):
-                    continue  # it may not run now, and whoever reads its signatures is ourselves
-                yield await _clock(session, target, entity)
-                if not isinstance(target, S3Target) or not target.signed:
-                    yield await _closed(session, store, target, entity)
-                if (
-                    isinstance(target, HttpTarget)
-                    or not target.signed
-                    or found.level is not Level.OK
-                ):
-                    continue
-                checks = check_signatures(session, target, entity, other, time.time())
-                async with aclosing(checks):
-                    async for verdict in checks:
-                        yield verdict
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
     except (Unusable, OSError) as error:
         yield Verdict(Level.FAIL, f"targets: {error}", "change the settings")
+        return
     except StoreError as error:
         yield Verdict(Level.FAIL, f"targets: {error}", "mend the store first")
+        return
+    for name in stores.named():
+        own = [target for target in targets if stores.read_by(target) == name]
+        which = "targets" if len(stores.named()) == 1 else f"targets of the store {name}"
+        try:
+            async with aclosing(_check_targets(settings, stores, name, own, session)) as checks:
+                async for verdict in checks:
+                    yield verdict
+        except OSError as error:
+            yield Verdict(Level.FAIL, f"{which}: {error}", "change the settings")
+        except StoreError as error:
+            yield Verdict(Level.FAIL, f"{which}: {error}", "mend the store first")
+
+
+async def _check_targets(
+    settings: Settings,
+    stores: Stores,
+    name: str,
+    targets: Sequence[Target],
+    session: aiohttp.ClientSession,
+) -> AsyncGenerator[Verdict, None]:
+    """As :func:`check_targets`, of those that read the store ``name``."""
+    store = stores.named()[name]
+    async with stored_probe(store) as entity, stored_probe(store) as other:
+        for target in targets:
+            found = await _readable(session, store, target, entity)
+            yield found
+            if found.level is Level.OK:
+                yield await _in_time(store, target, entity, settings.health)
+            if isinstance(target, SelfTarget):
+                continue  # it may not run now, and whoever reads its signatures is ourselves
+            yield await _clock(session, target, entity)
+            # There are no documents in other stores.
+            if name == MAIN and not (isinstance(target, S3Target) and target.signed):
+                yield await _closed(session, store, target, entity)
+            if isinstance(target, HttpTarget) or not target.signed or found.level is not Level.OK:
+                continue
+            checks = check_signatures(session, target, entity, other, time.time())
+            async with aclosing(checks):
+                async for verdict in checks:
+                    yield verdict
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -19,9 +19,10 @@ from redirects.audience import Audience
 from redirects.decision import Decision
 from redirects.locality import Whereabouts
 from redirects.negotiation import Verdict, explain
-from server.access.rules import AccessRules, upstream_audience
+from server.access.rules import AccessRules
 from server.health import Health
 from server.locator import Locator
+from server.placing import Stores
 from server.publish import Publisher
 from server.readback import read_back_anew
 from server.settings import Settings
@@ -30,6 +31,7 @@ from server.wiring import (
     build_control,
     build_selection,
     build_store,
+    build_stores,
     build_targets,
     signing_keys,
 )
@@ -87,6 +89,7 @@ class Explanation:
         decision: what it gets.
         verdicts: on each target, in the order in which they are tried.
         faults: of lists of networks that could not be read just now.
+        reads: by the name of each target, that of the store that it reads.
     """
 
     where: Whereabouts
@@ -94,6 +97,7 @@ class Explanation:
     decision: Decision
     verdicts: tuple[Verdict, ...]
     faults: tuple[str, ...]
+    reads: Mapping[str, str]
 
 
 async def explained(settings: Settings, asked: Asked) -> Explanation:
@@ -110,14 +114,15 @@ async def explained(settings: Settings, asked: Asked) -> Explanation:
     settings.data.mkdir(parents=True, exist_ok=True)
     async with AsyncExitStack() as stack:
         store = build_store(settings)
-        stack.push_async_callback(store.close)
+        stores = build_stores(settings, store)
+        stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
-        targets = await build_targets(settings, store, signing_keys(settings.data))
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
         locator = await Locator.open(settings.regions, settings.data)
         await locator.look(session, now)
         where = locator.locality.find(asked.address, word=asked.word)
         publisher = Publisher(
-            store,
+            stores,
             targets,
             Publications(Layout.make(settings.data)),
             session=session,
@@ -126,7 +131,12 @@ async def explained(settings: Settings, asked: Asked) -> Explanation:
         )
         content = await _content(settings, store, publisher, asked)
         health = Health(
-            store, targets, functools.partial(read_back_anew, store), settings.health.rules
+            store,
+            targets,
+            functools.partial(read_back_anew, store),
+            settings.health.rules,
+            replicas=stores.replicas,
+            reads=stores.reads,
         )
         await health.probe()
         base_url = settings.public_url or f"http://{settings.listen}"
@@ -144,17 +154,16 @@ async def explained(settings: Settings, asked: Asked) -> Explanation:
             enabled=settings.redirect.enabled,
             held_back=control.held_back(client, asked.repository),
             shadow=control.shadow,
-            audience=_audience(settings, asked.repository),
+            audience=_audience(settings, stores, asked.repository),
         )
     faults = tuple(each.fault for each in locator.lists if each.fault is not None)
-    return Explanation(where, content, decision, verdicts, faults)
+    return Explanation(where, content, decision, verdicts, faults, stores.reads)
 
 
-def _audience(settings: Settings, repository: str) -> Audience:
+def _audience(settings: Settings, stores: Stores, repository: str) -> Audience:
     remote = Routes(settings.upstreams).named(repository)
-    if remote is not None:
-        return upstream_audience(remote.upstream)
-    return AccessRules(settings.access, private=settings.private).audience
+    rules = AccessRules(settings.access, private=settings.private, unplaced=stores.unplaced)
+    return rules.audience_of(repository, None if remote is None else remote.upstream)
 
 
 async def _content(settings: Settings, store: Store, publisher: Publisher, asked: Asked) -> Content:

@@ -9,7 +9,7 @@ import logging
 import random
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import inf
@@ -19,6 +19,7 @@ from typing import Final
 from redirects.health import SOON, Breaker, Rules, Seen, State
 from redirects.targets import Target
 from server.lateness import in_time
+from server.settings_stores import MAIN
 from stores.base import Store
 from stores.entity import Entity
 
@@ -57,20 +58,43 @@ class _Watched:
 
 
 @dataclass(slots=True)
-class Health:
-    """What is thought of the targets, and of the store behind them.
-
-    At first nothing is known, so nothing is named; nor is it after the store was away, before a
-    probe of each target has come back.
+class _Behind:
+    """A store under observation.
 
     Attributes:
-        store: behind the targets.
+        name: of the settings.
+        store: the store.
+        targets: read it.
+        is_down: it did not answer when it was last asked.
+        looked: when it was last looked at.
+        turned: when it last went or came.
+    """
+
+    name: str
+    store: Store
+    targets: tuple[_Watched, ...]
+    is_down: bool = False
+    looked: float = -inf
+    turned: float = -inf
+
+
+@dataclass(slots=True)
+class Health:
+    """What is thought of the targets, and of the stores behind them.
+
+    At first nothing is known, so nothing is named; nor is it after its store was away, before a
+    probe of a target has come back.
+
+    Attributes:
+        store: the main one.
         targets: the targets; each has a name of its own, and several may lead to the same place.
         read_back: probes one.
         rules: when, and what follows from it.
         changed: told of each change, and of how it is at first.
         clock: seconds, of any clock that never jumps.
         chance: draws from 0 to 1.
+        replicas: the other stores, by name.
+        reads: by the name of a target, that of the store it reads; without one, the main store.
     """
 
     store: Store
@@ -80,18 +104,20 @@ class Health:
     changed: Changed = _nobody
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+    replicas: Mapping[str, Store] = field(default_factory=dict)
+    reads: Mapping[str, str] = field(default_factory=dict)
     _watched: dict[str, _Watched] = field(default_factory=dict)
+    _behind: dict[str, _Behind] = field(default_factory=dict)
     _down: frozenset[str] = field(default=frozenset())
-    _store_down: bool = False
-    # When the store was last looked at, and when it last went or came.
-    _looked: float = -inf
-    _turned: float = -inf
 
     def __post_init__(self) -> None:
         now = self.clock()
         for target in self.targets:
             self._watched[target.name] = _Watched(target, Breaker(State.UNSEEN, now))
             self.changed(target.name, State.UNSEEN)
+        for name, store in ((MAIN, self.store), *self.replicas.items()):
+            readers = (each for each in self._watched.values() if self._reads(each) == name)
+            self._behind[name] = _Behind(name, store, tuple(readers))
         self._name()
 
     def down(self) -> frozenset[str]:
@@ -102,16 +128,16 @@ class Health:
         return self._down
 
     def states(self) -> tuple[tuple[str, State], ...]:
-        """Names of the targets, and what is thought of each; it is down while the store is."""
+        """Names of the targets, and what is thought of each; it is down while its store is."""
         return tuple(
-            (each.target.name, State.DOWN if self._store_down else each.breaker.state)
+            (each.target.name, State.DOWN if self._store_of(each).is_down else each.breaker.state)
             for each in self._watched.values()
         )
 
     @property
     def is_store_down(self) -> bool:
-        """The store did not answer when it was last asked."""
-        return self._store_down
+        """The main store did not answer when it was last asked."""
+        return self._behind[MAIN].is_down
 
     def is_suspected(self, target: Target) -> bool:
         """A client has shown that it may not work, it is named all the same, and being probed."""
@@ -120,7 +146,8 @@ class Health:
 
     def has_failed(self, target: Target) -> bool:
         """We have seen for ourselves that it does not work; nobody's word counts for that."""
-        return self._store_down or self._watched[target.name].breaker.has_failed
+        watched = self._watched[target.name]
+        return self._store_of(watched).is_down or watched.breaker.has_failed
 
     def suspect(self, target: Target) -> None:
         """A client that was sent to ``target`` asked the same again: have it probed now."""
@@ -129,7 +156,7 @@ class Health:
         watched.suspected.set()
 
     async def begin(self) -> None:
-        """Probe store and targets, before anybody asks, in the time that one probe has.
+        """Probe stores and targets, before anybody asks, in the time that one probe has.
 
         Who has not answered by then is not named, and keeps nobody waiting.
         """
@@ -139,23 +166,39 @@ class Health:
 
     async def run(self) -> None:
         """Probe again and again, until cancelled."""
-        if self._looked == -inf:
-            await self._look_at_store()
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_store())
-            for watched in self._watched.values():
-                tasks.create_task(self._watch(watched))
+            for behind in self._behind.values():
+                tasks.create_task(self._watch_store(behind))
 
     async def probe(self) -> None:
-        """Probe store and targets once, now."""
-        await self._look_at_store()
-        await asyncio.gather(*(self._probe(watched) for watched in self._watched.values()))
+        """Probe stores and targets once, now; none waits for another store's."""
+        await asyncio.gather(*(self._probe_all(behind) for behind in self._behind.values()))
 
-    async def _watch_store(self) -> None:
-        while True:
-            due = self._looked + self._pause()
-            await asyncio.sleep(max(due - self.clock(), 0.0))
-            await self._look_at_store()
+    async def look_at_stores(self) -> None:
+        """Ask each store once, now."""
+        await asyncio.gather(*(self._look_at_store(behind) for behind in self._behind.values()))
+
+    def _reads(self, watched: _Watched) -> str:
+        return self.reads.get(watched.target.name, MAIN)
+
+    def _store_of(self, watched: _Watched) -> _Behind:
+        return self._behind[self._reads(watched)]
+
+    async def _probe_all(self, behind: _Behind) -> None:
+        await self._look_at_store(behind)
+        await asyncio.gather(*(self._probe(watched) for watched in behind.targets))
+
+    async def _watch_store(self, behind: _Behind) -> None:
+        """Look at a store, and at its targets, which can give nothing before."""
+        if behind.looked == -inf:
+            await self._look_at_store(behind)
+        async with asyncio.TaskGroup() as tasks:
+            for watched in behind.targets:
+                tasks.create_task(self._watch(watched))
+            while True:
+                due = behind.looked + self._pause()
+                await asyncio.sleep(max(due - self.clock(), 0.0))
+                await self._look_at_store(behind)
 
     def _pause(self) -> float:
         return self.rules.longest_pause * (1 - self.rules.jitter * self.chance())
@@ -175,11 +218,12 @@ class Health:
     async def _probe(self, watched: _Watched) -> None:
         """Probe one target, and see what follows from it."""
         began = watched.probed = self.clock()
-        if self._store_down:
+        behind = self._store_of(watched)
+        if behind.is_down:
             return
         seen, why = await self._probed(watched.target)
         # What was seen while the store went or came says nothing of how it is now.
-        if not self._store_down and began >= self._turned:
+        if not behind.is_down and began >= behind.turned:
             self._see(watched, seen, why)
 
     async def _probed(self, target: Target) -> tuple[Seen, str]:
@@ -217,7 +261,7 @@ class Health:
         if state is before.state:
             return
         name, lasted = watched.target.name, now - before.since
-        if not self._store_down:
+        if not self._store_of(watched).is_down:
             self.changed(name, state)
         # That all is well from the beginning is no news, nor that a client asks twice; that clients
         # are sent elsewhere is, and from when on they are not.
@@ -241,47 +285,55 @@ class Health:
         self._down = frozenset(
             watched.target.fingerprint
             for watched in self._watched.values()
-            if self._store_down or not watched.breaker.is_named
+            if self._store_of(watched).is_down or not watched.breaker.is_named
         )
 
-    async def _look_at_store(self) -> None:
-        self._looked = self.clock()
-        holds = await self._holds_probe()
-        if holds != self._store_down:
+    async def _look_at_store(self, behind: _Behind) -> None:
+        behind.looked = self.clock()
+        answers = await self._holds_probe(behind)
+        if answers != behind.is_down:
             return  # as before
-        self._store_down = not holds
-        self._turned = self.clock()
-        for watched in self._watched.values():
+        behind.is_down = not answers
+        behind.turned = self.clock()
+        for watched in behind.targets:
             # Nobody was probed while the store was away: what was known is old by now.
-            watched.breaker = watched.breaker.forgotten(self._turned)
+            watched.breaker = watched.breaker.forgotten(behind.turned)
             watched.suspected.set()
         self._name()
-        told = "answers again" if holds else "does not answer, so nothing is named"
-        _log.warning("the store %s", told)
-        for name, state in self.states():
-            self.changed(name, state)
+        told = "answers again" if answers else "does not answer, so none of its targets is named"
+        _log.warning("the store %s %s", behind.name, told)
+        for watched in behind.targets:
+            state = State.DOWN if behind.is_down else watched.breaker.state
+            self.changed(watched.target.name, state)
 
-    async def _holds_probe(self) -> bool:
-        """See that the probe entity is in the store, and put it there if not."""
+    async def _holds_probe(self, behind: _Behind) -> bool:
+        """See that the probe entity is in a store, and put it there if not."""
 
         def late(seconds: float) -> None:
             _log.warning(
-                "the store did not answer within %g s, but this server itself was late by %.1f s;"
-                " it has too much to do, and asks again",
+                "the store %s did not answer within %g s, but this server itself was late by %.1f"
+                " s; it has too much to do, and asks again",
+                behind.name,
                 self.rules.interval,
                 seconds,
             )
 
         try:
-            await in_time(self._put_probe, self.rules.interval, told=late)
+            await in_time(lambda: keep_probe(behind.store), self.rules.interval, told=late)
         except Exception as error:  # noqa: BLE001 - whatever it is, probing goes on
-            _log.info("the store: %s", f"{error}" or type(error).__name__)
+            _log.info("the store %s: %s", behind.name, f"{error}" or type(error).__name__)
             return False
         return True
 
-    async def _put_probe(self) -> None:
-        if await self.store.stat(PROBE_ENTITY.digest) is None:
-            with tempfile.TemporaryDirectory() as directory:
-                path = Path(directory, "probe")
-                path.write_bytes(PROBE)
-                await self.store.put(PROBE_ENTITY, path)
+
+async def keep_probe(store: Store) -> None:
+    """Put the probe entity into a store that does not have it.
+
+    Raises:
+        stores.base.StoreError: it does not answer, or does not take it.
+    """
+    if await store.stat(PROBE_ENTITY.digest) is None:
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "probe")
+            path.write_bytes(PROBE)
+            await store.put(PROBE_ENTITY, path)

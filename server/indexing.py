@@ -9,10 +9,11 @@ import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +26,21 @@ from indexer.hg import index_hg_repository
 from indexer.hg_bundles import Bundling
 from indexer.index import index_repository
 from indexer.report import Progress, Report, Silent
+from redirects.targets import Target
 from repos.git.program import Git
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
+from server.health import keep_probe
 from server.logs import configure
+from server.placing import Stores
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
+from server.settings_stores import MAIN
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
-from server.wiring import build_store, build_targets, signing_keys
-from stores.base import StoreError
+from server.wiring import build_store, build_stores, build_targets, signing_keys
+from stores.base import StoreError, StoreUnavailable
 
 _log = logging.getLogger("offramp.indexing")
 
@@ -79,13 +84,14 @@ class Indexed:
         reports: of each repository, by name.
         collected: what was deleted from the store; None if that was not asked for or not possible.
         vanished: where Mercurial repositories were whose indexes were removed with them.
-        fault: why nothing was collected although it was asked for; else empty.
+        faults: what went wrong beside single repositories: with a store beside the main one, or
+            why nothing was collected although it was asked for.
     """
 
     reports: tuple[Report, ...]
     collected: GcReport | None = None
     vanished: tuple[Path, ...] = ()
-    fault: str = ""
+    faults: tuple[str, ...] = ()
 
 
 async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Indexed:
@@ -99,15 +105,16 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(settings.limits.programs, "index"))
         store = build_store(settings)
-        stack.push_async_callback(store.close)
-        targets = await build_targets(settings, store, signing_keys(settings.data))
+        stores = build_stores(settings, store)
+        stack.push_async_callback(stores.close)
+        targets = await build_targets(settings, stores, signing_keys(settings.data))
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
         publisher = Publisher(
-            store,
+            stores,
             targets,
             cache.publications,
             session=session,
@@ -124,7 +131,12 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         mirrors = mirrored_repositories(
             settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads
         )
-        fingerprints = frozenset(target.fingerprint for target in targets)
+        answering, faults = await _answering(stores)
+        replicas = {
+            target.fingerprint: stores.store_of(target)
+            for target in targets
+            if stores.read_by(target) != MAIN
+        }
         served = [(repository, False) for repository in repositories.all()]
         # Whose refs all callers may see, only a public upstream says.
         served += [(mirror, not remote.upstream.public) for mirror, remote in mirrors]
@@ -133,11 +145,12 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
                 await index_repository(
                     repository,
                     store,
-                    publisher.publish,
+                    partial(publisher.publish, repository=repository.name),
                     settings.index,
                     settings.data / "work",
                     progress=progress,
-                    targets=fingerprints,
+                    targets=_fingerprints(stores.targets_of(repository.name, targets, answering)),
+                    replicas=replicas,
                     epoch=cache.epochs.of(repository.name),
                     unnamed=unnamed,
                 )
@@ -149,25 +162,55 @@ async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Inde
         hg_repositories = Repositories(
             settings.local_root, hg_kind(hg, threads, indexes), settings.data
         )
-        bundling = Bundling(
-            store,
-            publisher.publish,
-            settings.hg,
-            settings.data / "work",
-            fingerprints,
-            cache.epochs.of,
-        )
+
+        def bundling(name: str) -> Bundling:
+            return Bundling(
+                store,
+                partial(publisher.publish, repository=name),
+                settings.hg,
+                settings.data / "work",
+                _fingerprints(stores.targets_of(name, targets, answering)),
+                cache.epochs.of,
+                replicas,
+            )
+
         reports += tuple(
-            [await index_hg_repository(each, bundling, progress) for each in hg_repositories.all()]
+            [
+                await index_hg_repository(each, bundling(each.name), progress)
+                for each in hg_repositories.all()
+            ]
         )
         if not gc:
-            return Indexed(reports)
+            return Indexed(reports, faults=faults)
         vanished = await asyncio.to_thread(remove_vanished, indexes)
+        now, keep = time.time(), settings.retention.keep
         try:
-            collected = await collect(store, time.time(), settings.retention.keep)
+            collected = await collect(store, now, keep, replicas=tuple(stores.replicas.values()))
         except (CatalogError, StoreError) as error:
-            return Indexed(reports, vanished=vanished, fault=f"nothing was collected: {error}")
-        return Indexed(reports, collected, vanished)
+            faults += (f"nothing was collected: {error}",)
+            return Indexed(reports, vanished=vanished, faults=faults)
+        faults += tuple(f"nothing was collected there: {each}" for each in collected.unreached)
+        return Indexed(reports, collected, vanished, faults)
+
+
+async def _answering(stores: Stores) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Names of the stores that can be written to, and what is wrong with the others.
+
+    The main one is taken for granted: without it, each repository says what is wrong.
+    """
+    names, faults = {MAIN}, []
+    for name, store in stores.replicas.items():
+        try:
+            await keep_probe(store)
+        except StoreUnavailable as error:
+            faults.append(f"no bundle was looked for in the store {name}: {error}")
+        else:
+            names.add(name)
+    return frozenset(names), tuple(faults)
+
+
+def _fingerprints(targets: Iterable[Target]) -> frozenset[str]:
+    return frozenset(target.fingerprint for target in targets)
 
 
 def _run(settings: Settings) -> None:
@@ -181,8 +224,8 @@ def _run(settings: Settings) -> None:
             _log.log(
                 level, "%s %s: %s %s", report.repository, result.kind, result.outcome, result.reason
             )
-    if indexed.fault:
-        _log.warning("%s", indexed.fault)
+    for fault in indexed.faults:
+        _log.warning("%s", fault)
 
 
 @dataclass(slots=True)

@@ -244,7 +244,7 @@ class Pipeline:
             return Answer(record.head)
         decided, decision = self._decided(command, record)
         if decided is _Unpublished.WORTH_IT:
-            await self._publish(command, record.parts[0])
+            await self._publish(command, record)
             decided, decision = self._decided(command, record)
         elif (
             computed
@@ -285,18 +285,23 @@ class Pipeline:
             return False
         return True
 
-    async def _publish(self, command: Command, part: Part) -> None:
-        """Put an entity into the store and read it back, if the store will have it."""
-        opened = self.cache.entities.open(part.entity.digest, part.entity.size)
-        if opened is None:
+    async def _publish(self, command: Command, record: Record) -> None:
+        """Put an entity into the stores until it can be named to this client, if they will."""
+        entity = record.parts[0].entity
+        held = self.cache.entities.hold(entity)  # or it may be evicted under the upload
+        if held is None:
             return
-        with opened:  # held open, it is not evicted under the upload
-            try:
-                path = self.cache.entities.path(part.entity.digest)
-                await self.publisher.claim(command.repository, part.entity)
-                await self.publisher.publish(part.entity, path)
-            except (StoreError, CacheUnavailable) as error:
-                _log.warning("not published, so sent inline: %s", error)
+
+        def enough() -> bool:
+            decided, _ = self._decided(command, record)
+            return decided is not _Unpublished.WORTH_IT
+
+        try:
+            path = self.cache.entities.path(entity.digest)
+            await self.publisher.claim(command.repository, entity)
+            await self.publisher.publish(entity, path, command.repository, enough=enough, held=held)
+        except (StoreError, CacheUnavailable) as error:
+            _log.warning("not published, so sent inline: %s", error)
 
     async def open(self, entity: Entity) -> OpenEntity | None:
         """The entity as a file of this machine, fetched from the store if need be.

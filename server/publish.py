@@ -1,15 +1,18 @@
 # Law of this file: nothing is advertised that cannot be read. A target counts for an entity only
-# after the entity was written to the store and read back, whole and in part, through that target;
-# and only for as long as no URL that is given out could outlive the content.
+# after the entity was written to its store and read back, whole and in part, through that target;
+# and only for as long as no URL that is given out could outlive the content. The main store has
+# what any other has; of those, one that fails or is slow keeps no other from being used.
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,14 +20,16 @@ import aiohttp
 
 from indexer.ownership import claim
 from redirects.targets import Target
+from server.placing import Stores
 from server.readback import NotReadable, read_back
-from stores.base import Store, StoreUnavailable
+from server.settings_stores import MAIN
+from stores.base import StoreUnavailable
 from stores.entity import Entity
 
 _log = logging.getLogger("offramp.publish")
 
-# Entities that are written and read back side by side: each takes connections to the store and
-# keeps a core busy with hashing; the clients that wait share both.
+# Entities that are written to one store and read back side by side: each takes connections to it
+# and keeps a core busy with hashing; the clients that wait share both.
 PARALLEL: Final = 4
 
 # Seconds for which a store that did not answer is left alone: long enough that clients do not wait
@@ -32,8 +37,42 @@ PARALLEL: Final = 4
 RETRY_AFTER: Final = 30.0
 
 
-_Named = tuple[str, str | None]
-"""Digest and demanded type: what an entity is to those who read it back."""
+_Named = tuple[str, str | None, frozenset[str]]
+"""Digest and demanded type, which an entity is to those who read it back, and stores it is for."""
+
+Enough = Callable[[], bool]
+"""Whether whoever publishes need not wait for what is still being written and read back."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(slots=True)
+class _Run:
+    """What one run that publishes an entity has done so far.
+
+    Attributes:
+        held: what must not be let go of before it has ended.
+        task: does it; set by who starts it.
+        stored: set when the main store has the entity.
+        readable: fingerprints of the targets through which it can be read by now.
+        step: ends with the next change of these, and is then another one.
+    """
+
+    held: object
+    task: asyncio.Task[None] = field(init=False)
+    stored: asyncio.Event = field(default_factory=asyncio.Event)
+    readable: set[str] = field(default_factory=set)
+    step: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+    def came(self, fingerprints: Iterable[str]) -> None:
+        """More targets count; whoever waits looks whether that is enough."""
+        self.readable.update(fingerprints)
+        before, self.step = self.step, asyncio.get_running_loop().create_future()
+        before.set_result(None)
 
 
 class PublishRefused(StoreUnavailable):
@@ -57,14 +96,14 @@ class Publications(Protocol):
 
 
 class Publisher:
-    """Writes entities to the store, reads them back through every target, and records which came.
+    """Writes entities to stores, reads them back through every target, and records which came.
 
     Args:
-        store: where entities go.
-        targets: ways for clients to read it.
+        stores: where entities go.
+        targets: ways for clients to read them.
         publications: remembers; see :class:`Publications`.
         session: makes the requests of reading back; its owner closes it.
-        keep: seconds that the store keeps an entity after the last ``put`` of it.
+        keep: seconds that a store keeps an entity after the last ``put`` of it.
         max_url_life: seconds that a URL given out lives at most.
         retry_after: see :data:`RETRY_AFTER`.
         parallel: see :data:`PARALLEL`.
@@ -77,7 +116,7 @@ class Publisher:
 
     def __init__(
         self,
-        store: Store,
+        stores: Stores,
         targets: Sequence[Target],
         publications: Publications,
         *,
@@ -96,46 +135,68 @@ class Publisher:
                 f"content is kept for {keep:.0f} s and URLs live up to {longest:.0f} s;"
                 " raise retention.keep, or lower redirect.lifetime or redirect.window"
             )
-        self._store = store
+        self._stores = stores
         self._targets = tuple(targets)
         self._publications = publications
         self._session = session
         self._lease = keep - longest
         self._retry_after = retry_after
-        self._slots = asyncio.Semaphore(parallel)
+        self._slots = {name: asyncio.Semaphore(parallel) for name in stores.named()}
         self._clock = clock
         self._monotonic = monotonic
-        self._down_until = monotonic()
-        self._running: dict[_Named, asyncio.Task[frozenset[str]]] = {}
+        self._down_until: dict[str, float] = {}
+        self._running: dict[_Named, _Run] = {}
 
     def readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which ``entity`` may be named now."""
         return _readable(self._publications, entity, self._clock())
 
-    async def publish(self, entity: Entity, path: Path) -> frozenset[str]:
+    async def publish(
+        self,
+        entity: Entity,
+        path: Path,
+        repository: str,
+        *,
+        enough: Enough = _never,
+        held: object = None,
+    ) -> frozenset[str]:
         """Make ``entity``, the file at ``path``, readable through as many targets as will.
 
         Calls for one entity share one run, which goes on when a caller is cancelled. What is
-        readable already, with half of its time left, costs a question to the store: callers may
+        readable already, with half of its time left, costs a question to each store: callers may
         ask often, and so keep alive what they need. A target that does not give the content back
-        is left out and logged; the next call tries it again.
+        is left out and logged, and so are those of a store that does not take it; the next call
+        tries them again. Without the main store nothing is readable anew.
+
+        Args:
+            entity: what.
+            path: its content.
+            repository: served name; its placement says to which stores the content goes.
+            enough: asked each time that more targets count; True: return, the run goes on.
+            held: kept until the run has ended, as a lock that keeps the file from being removed.
 
         Returns:
             Fingerprints of the targets that it can be read through.
 
         Raises:
-            PublishRefused: the store did not answer a moment ago.
+            PublishRefused: the main store did not answer a moment ago.
             StoreUnavailable: it does not answer.
             stores.base.Corrupt: the file is not ``entity``.
         """
-        named = (entity.digest, entity.demanded_type)
-        task = self._running.get(named)
-        if task is None:
-            self._refuse_while_down()
-            task = asyncio.create_task(self._publish(entity, path))
-            self._running[named] = task
-            task.add_done_callback(partial(self._ended, named))
-        return await asyncio.shield(task)
+        stores = self._stores.of(repository)
+        named = (entity.digest, entity.demanded_type, stores)
+        run = self._running.get(named)
+        if run is None:
+            self._refuse_while_down(MAIN)
+            run = self._running[named] = _Run(held)
+            run.task = asyncio.create_task(self._publish(entity, path, stores, run))
+            run.task.add_done_callback(partial(self._ended, named))
+        while not run.task.done():
+            await asyncio.wait({run.task, run.step}, return_when=asyncio.FIRST_COMPLETED)
+            if not run.task.done() and enough():
+                return frozenset(run.readable)
+        run.task.result()
+        return frozenset(run.readable)
 
     async def claim(self, repository: str, entity: Entity) -> None:
         """Say in the store that ``entity`` is what the server computed for ``repository``.
@@ -145,11 +206,11 @@ class Publisher:
         Raises:
             PublishRefused, StoreUnavailable: as :meth:`publish`.
         """
-        self._refuse_while_down()
+        self._refuse_while_down(MAIN)
         try:
-            await claim(self._store, repository, entity.digest, self._clock())
+            await claim(self._stores.main, repository, entity.digest, self._clock())
         except StoreUnavailable as error:
-            self._leave_alone(error)
+            self._leave_alone(MAIN, error)
             raise
 
     async def read_back(self, target: Target, entity: Entity) -> None:
@@ -158,67 +219,144 @@ class Publisher:
         Raises:
             server.readback.NotReadable: it does not come back as it is; the message says why.
         """
-        await read_back(self._session, self._store, target, entity, self._clock())
+        store = self._stores.store_of(target)
+        await read_back(self._session, store, target, entity, self._clock())
 
     async def close(self) -> None:
         """End what is being published; what was not recorded is not readable."""
-        running = tuple(self._running.values())
+        running = [run.task for run in self._running.values()]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
 
-    def _ended(self, named: _Named, task: asyncio.Task[frozenset[str]]) -> None:
+    def _ended(self, named: _Named, task: asyncio.Task[None]) -> None:
         del self._running[named]
         if not task.cancelled():
             task.exception()  # its callers may all have gone; nobody else is to be told
 
-    def _refuse_while_down(self) -> None:
-        left = self._down_until - self._monotonic()
-        if left > 0:
-            raise PublishRefused(
-                f"{self._store.name} did not answer; it is asked again in {left:.0f} s"
-            )
-
-    async def _publish(self, entity: Entity, path: Path) -> frozenset[str]:
-        async with self._publications.lock(entity.digest), self._slots:
+    async def _publish(self, entity: Entity, path: Path, stores: frozenset[str], run: _Run) -> None:
+        async with self._publications.lock(entity.digest):
             # Another process may have done it while we waited for the lock.
             half_time = self._clock() + self._lease / 2
             fresh = _readable(self._publications, entity, half_time)
-            missing = [t for t in self._targets if t.fingerprint not in fresh]
+            reads: dict[str, list[Target]] = {}
+            for target in self._targets:
+                if self._stores.read_by(target) in stores:
+                    reads.setdefault(self._stores.read_by(target), []).append(target)
+            missing = {
+                name: lacking
+                for name, targets in reads.items()
+                if not self._is_down(name)
+                and (lacking := [t for t in targets if t.fingerprint not in fresh])
+            }
             if not missing:
-                # Whoever asks may have found that the store has lost it.
-                if await self._is_stored(entity):
-                    return fresh
-                fresh, missing = frozenset(), list(self._targets)
-            # The lease begins before the store's own count of the entity's age can.
-            began = self._clock()
-            await self._put(entity, path)
-            came = await asyncio.gather(*(self._comes_back(t, entity) for t in missing))
-            readable = fresh.union(*came)
-            if readable:
-                notes = {_note(entity, fingerprint) for fingerprint in readable}
-                self._publications.record(entity.digest, notes, began, self._lease)
-            return readable
+                # Whoever asks may have found that a store has lost it.
+                lost = await self._lost(entity, {MAIN, *reads})
+                missing = {name: reads.get(name, []) for name in lost}
+                reads = {name: targets for name, targets in reads.items() if name not in lost}
+            run.readable.update(
+                target.fingerprint
+                for name, targets in reads.items()
+                for target in targets
+                if target.fingerprint in fresh and not self._is_down(name)
+            )
+            if missing:
+                await self._spread(entity, path, missing, run)
 
-    async def _is_stored(self, entity: Entity) -> bool:
+    async def _spread(
+        self, entity: Entity, path: Path, missing: Mapping[str, Sequence[Target]], run: _Run
+    ) -> None:
+        """Write an entity to the main store, and to those of the targets that lack it."""
+        copies = [
+            asyncio.create_task(self._copy(name, entity, path, targets, run))
+            for name, targets in missing.items()
+            if name != MAIN
+        ]
         try:
-            found = await self._store.stat(entity.digest)
-        except StoreUnavailable as error:
-            self._leave_alone(error)
+            async with self._slots[MAIN]:
+                # The lease begins before the store's own count of the entity's age can.
+                began = self._clock()
+                self._refuse_while_down(MAIN)
+                await self._put(MAIN, entity, path)
+                run.stored.set()
+                await self._count(entity, missing.get(MAIN, ()), began, run)
+        except BaseException:
+            # What the main store does not have is nowhere else.
+            for copy in copies:
+                copy.cancel()
+            await asyncio.gather(*copies, return_exceptions=True)
             raise
+        await asyncio.gather(*copies)
+
+    async def _copy(
+        self, name: str, entity: Entity, path: Path, targets: Sequence[Target], run: _Run
+    ) -> None:
+        """Write an entity to a store beside the main one; if that fails, its targets lack it."""
+        async with self._slots[name]:
+            began = self._clock()
+            if self._is_down(name):
+                return
+            try:
+                await self._put(name, entity, path)
+            except StoreUnavailable:
+                return
+            await run.stored.wait()
+            await self._count(entity, targets, began, run)
+
+    async def _count(
+        self, entity: Entity, targets: Sequence[Target], began: float, run: _Run
+    ) -> None:
+        """Read an entity back through targets, and record through which it came."""
+        came = await asyncio.gather(*(self._comes_back(target, entity) for target in targets))
+        readable = frozenset[str]().union(*came)
+        if readable:
+            notes = {_note(entity, fingerprint) for fingerprint in readable}
+            self._publications.record(entity.digest, notes, began, self._lease)
+        run.came(readable)
+
+    async def _lost(self, entity: Entity, names: Iterable[str]) -> frozenset[str]:
+        """Names of the stores that answer, and do not have an entity."""
+        names = [name for name in names if name == MAIN or not self._is_down(name)]
+        stored = await asyncio.gather(*(self._is_stored(name, entity) for name in names))
+        return frozenset(name for name, found in zip(names, stored, strict=True) if found is False)
+
+    async def _is_stored(self, name: str, entity: Entity) -> bool | None:
+        """Whether a store has an entity; None if it does not answer, and is not the main one."""
+        try:
+            found = await self._stores.named()[name].stat(entity.digest)
+        except StoreUnavailable as error:
+            self._leave_alone(name, error)
+            if name == MAIN:
+                raise
+            return None
         return found is not None and found.size == entity.size
 
-    async def _put(self, entity: Entity, path: Path) -> None:
-        self._refuse_while_down()
+    async def _put(self, name: str, entity: Entity, path: Path) -> None:
         try:
-            await self._store.put(entity, path)
+            await self._stores.named()[name].put(entity, path)
         except StoreUnavailable as error:
-            self._leave_alone(error)
+            self._leave_alone(name, error)
             raise
 
-    def _leave_alone(self, error: StoreUnavailable) -> None:
-        self._down_until = self._monotonic() + self._retry_after
-        _log.warning("%s is left alone for %.0f s: %s", self._store.name, self._retry_after, error)
+    def _is_down(self, name: str) -> bool:
+        return self._down_until.get(name, -inf) > self._monotonic()
+
+    def _refuse_while_down(self, name: str) -> None:
+        if self._is_down(name):
+            left = self._down_until[name] - self._monotonic()
+            raise PublishRefused(
+                f"{self._stores.named()[name].name} did not answer; it is asked again in"
+                f" {left:.0f} s"
+            )
+
+    def _leave_alone(self, name: str, error: StoreUnavailable) -> None:
+        self._down_until[name] = self._monotonic() + self._retry_after
+        _log.warning(
+            "%s is left alone for %.0f s: %s",
+            self._stores.named()[name].name,
+            self._retry_after,
+            error,
+        )
 
     async def _comes_back(self, target: Target, entity: Entity) -> frozenset[str]:
         """The target's fingerprint if the entity comes back through it, else nothing."""

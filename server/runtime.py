@@ -32,6 +32,7 @@ from server.locator import Locator
 from server.logs import AccessLog, configure
 from server.metrics import Metrics
 from server.pipeline import Pipeline
+from server.placing import Stores
 from server.publish import Publisher
 from server.readback import read_back_anew
 from server.repeats import FileTable, Repeats
@@ -43,6 +44,7 @@ from server.wiring import (
     build_control,
     build_selection,
     build_store,
+    build_stores,
     build_targets,
     signing_keys,
 )
@@ -64,6 +66,7 @@ class Runtime:
 
     settings: Settings
     store: Store
+    stores: Stores
     targets: tuple[Target, ...]
     selection: Selection
     locator: Locator
@@ -109,13 +112,14 @@ class Runtime:
         settings.data.mkdir(parents=True, exist_ok=True)
         keys = signing_keys(settings.data)
         store = build_store(settings)
+        stores = build_stores(settings, store)
         try:
             # A store that does not answer later only makes clones go inline. At the start it is
             # a mistake in the settings, and whoever starts the server is there to mend it.
             await store.stat(PROBE_ENTITY.digest)
-            targets = await build_targets(settings, store, keys)
+            targets = await build_targets(settings, stores, keys)
         except BaseException:
-            await store.close()
+            await stores.close()
             raise
         selection = build_selection(settings, targets)
         locator = await Locator.open(settings.regions, settings.data)
@@ -132,7 +136,7 @@ class Runtime:
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         publisher = Publisher(
-            store,
+            stores,
             targets,
             cache.publications,
             session=http,
@@ -153,6 +157,8 @@ class Runtime:
             functools.partial(read_back_anew, store),
             settings.health.rules,
             metrics.target,
+            replicas=stores.replicas,
+            reads=stores.reads,
         )
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
@@ -204,6 +210,7 @@ class Runtime:
         return cls(
             settings=settings,
             store=store,
+            stores=stores,
             targets=targets,
             selection=selection,
             locator=locator,
@@ -239,7 +246,9 @@ class Runtime:
             questions=questions,
             others=(building, refreshing, asking),
             streams=asyncio.Semaphore(programs),
-            access_rules=AccessRules(settings.access, private=settings.private),
+            access_rules=AccessRules(
+                settings.access, private=settings.private, unplaced=stores.unplaced
+            ),
             upstreams=upstreams,
             indexing=indexing,
             background=tuple(asyncio.create_task(runner) for runner in runners),
@@ -284,7 +293,7 @@ class Runtime:
             await self.upstreams.close()
         await self.http.close()
         await self.cache.close()
-        await self.store.close()
+        await self.stores.close()
         self.sent_table.close()
         for executor in (self.questions, *self.others):
             executor.shutdown(wait=False, cancel_futures=True)

@@ -228,18 +228,24 @@ async def _try(settings: Settings) -> None:
     """See that data directory and store can be used, before workers say one by one that not."""
     from cache.cache import Cache  # noqa: PLC0415 - see _work
     from server.health import PROBE_ENTITY  # noqa: PLC0415
-    from server.wiring import build_store, build_targets, signing_keys  # noqa: PLC0415
+    from server.wiring import (  # noqa: PLC0415
+        build_store,
+        build_stores,
+        build_targets,
+        signing_keys,
+    )
 
     keys = signing_keys(settings.data)
     with ThreadPoolExecutor(1) as threads:
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         await cache.close()
     store = build_store(settings)
+    stores = build_stores(settings, store)
     try:
         await store.stat(PROBE_ENTITY.digest)
-        await build_targets(settings, store, keys)
+        await build_targets(settings, stores, keys)
     finally:
-        await store.close()
+        await stores.close()
 
 
 # --- their parent ----------------------------------------------------------------------------

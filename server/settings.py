@@ -18,6 +18,7 @@ from server.setting_types import BaseUrl, Duration, Section, Size
 from server.settings_health import HealthSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
+from server.settings_stores import MAIN, PlacementSettings, ReplicaSettings, check_stores
 from server.settings_targets import (
     DirectoryStoreSettings,
     S3TargetSettings,
@@ -183,9 +184,15 @@ class Settings(BaseSettings):
     )
     workers: int = Field(1, ge=1, le=256, description="Server processes that share the port.")
     store: StoreSettings = Field(DirectoryStoreSettings(), description="Where entities live.")
+    stores: tuple[ReplicaSettings, ...] = Field(
+        (), description="More places for copies of entities, each with targets of its own."
+    )
+    placements: tuple[PlacementSettings, ...] = Field(
+        (), description="Which stores the content of which repositories goes to; by default all."
+    )
     targets: tuple[TargetSettings, ...] = Field(
         (),
-        description="Ways for clients to read the store, in order of preference; by default"
+        description="Ways for clients to read a store, in order of preference; by default"
         " `self`, and `s3` before it when the store is S3.",
     )
     regions: RegionSettings = RegionSettings()
@@ -211,7 +218,9 @@ class Settings(BaseSettings):
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise ValueError(f"two targets are named {min(twice)!r}; give each its own name")
-        if any(t.type == "s3" for t in self.targets) and self.store.type != "s3":
+        targets = self.effective_targets()
+        check_stores(self.store, self.stores, self.placements, targets, self.data)
+        if any(t.type == "s3" and self.store_of(t).type != "s3" for t in self.targets):
             raise ValueError("a target of type s3 needs a store of type s3")
         if self.targets and not any(target.weight for target in self.targets):
             raise ValueError(
@@ -338,6 +347,12 @@ class Settings(BaseSettings):
             return self.targets
         own = SelfTargetSettings(type="self")
         return (S3TargetSettings(type="s3"), own) if self.store.type == "s3" else (own,)
+
+    def store_of(self, target: TargetSettings) -> StoreSettings | ReplicaSettings:
+        """The store that a target reads."""
+        if target.store == MAIN:
+            return self.store
+        return next(store for store in self.stores if store.name == target.store)
 
 
 def load(file: Path | None, **flags: object) -> Settings:

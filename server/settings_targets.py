@@ -57,8 +57,13 @@ TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 
 class TargetSection(Section):
-    """For whom a target is, and what clients of Mercurial's protocol v2 are told to judge it by."""
+    """What a target reads and for whom, and what clients of Mercurial's v2 are told of it."""
 
+    store: str = Field(
+        "main",
+        description="The store that it reads: `main`, which is `[store]`, or the name of one of"
+        " `[[stores]]`. `self` reads the main store.",
+    )
     regions: tuple[RegionPattern, ...] = Field(
         (),
         description="Regions (names, or shell patterns such as `eu-*`) whose clients it serves;"
@@ -102,7 +107,7 @@ class SelfTargetSettings(TargetSection):
 
 
 class S3TargetSettings(TargetSection):
-    """The configured S3 store itself."""
+    """An S3 store itself."""
 
     type: Literal["s3"]
     name: str = Field("s3", pattern=r"^[a-z0-9][a-z0-9._-]*$", description="Name in logs.")

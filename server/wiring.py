@@ -20,7 +20,9 @@ from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
 from redirects.window import Window
+from server.placing import Stores, placements_of
 from server.settings import RedirectSettings, Settings
+from server.settings_stores import MAIN
 from server.settings_targets import S3StoreSettings, S3TargetSettings
 from server.signers import signer_of
 from stores.base import Store, StoreError
@@ -44,7 +46,7 @@ class Unusable(Exception):  # noqa: N818 - what the settings are
 
 
 def build_store(settings: Settings) -> Store:
-    """The store that the settings describe; nothing is asked of it yet.
+    """The main store that the settings describe; nothing is asked of it yet.
 
     Raises:
         Unusable: it cannot be built from these settings.
@@ -53,6 +55,20 @@ def build_store(settings: Settings) -> Store:
     if store.type == "s3":
         return _s3_store(store)
     return DirectoryStore(store.path or settings.data / "store")
+
+
+def build_stores(settings: Settings, main: Store) -> Stores:
+    """The main store, and beside it those of ``stores`` in the settings.
+
+    Raises:
+        Unusable: one cannot be built from these settings.
+    """
+    replicas: dict[str, Store] = {
+        store.name: _s3_store(store) if store.type == "s3" else DirectoryStore(store.path)
+        for store in settings.stores
+    }
+    reads = {target.name: target.store for target in settings.effective_targets()}
+    return Stores(main, replicas, reads, placements_of(settings.placements))
 
 
 def _s3_store(store: S3StoreSettings) -> S3Store:
@@ -81,7 +97,9 @@ def _s3_store(store: S3StoreSettings) -> S3Store:
         raise Unusable(f"store s3 {store.bucket}: {error}") from None
 
 
-async def build_targets(settings: Settings, store: Store, keys: SigningKeys) -> tuple[Target, ...]:
+async def build_targets(
+    settings: Settings, stores: Stores, keys: SigningKeys
+) -> tuple[Target, ...]:
     """The targets that the settings describe, in order of preference.
 
     Asks the network only where credentials for signing come from there (those of a role).
@@ -93,17 +111,22 @@ async def build_targets(settings: Settings, store: Store, keys: SigningKeys) -> 
     window = Window(settings.redirect.window, settings.redirect.lifetime)
     targets: list[Target] = []
     for target in settings.effective_targets():
+        store = stores.named()[target.store]
+        behind = "" if target.store == MAIN else store.name
         try:
             match target.type:
                 case "self":
                     targets.append(SelfTarget(target.name, store.name, keys, window))
                 case "http":
-                    targets.append(HttpTarget(target.name, target.base_url, window))
+                    targets.append(HttpTarget(target.name, target.base_url, window, behind))
                 case "s3":
                     targets.append(await _s3_target(target, store, window))
                 case "cloudfront" | "secure_link" | "hmac":
-                    signer = signer_of(target)
-                    targets.append(SignedHttpTarget(target.name, target.base_url, window, signer))
+                    targets.append(
+                        SignedHttpTarget(
+                            target.name, target.base_url, window, signer_of(target), behind
+                        )
+                    )
         except ValueError as error:
             raise Unusable(f"target {target.name}: {error}") from None
     return tuple(targets)

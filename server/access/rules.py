@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_network
 
 from aiohttp import web
@@ -22,18 +24,46 @@ from server.access.policies import (
 from server.git.answers import NO_CACHE
 from server.settings_upstreams import AccessSettings, UpstreamSettings
 
+Unplaced = Callable[[str], frozenset[str]]
+"""Names of the targets that read no store which a repository, by its served name, is for."""
+
+
+def _placed(repository: str) -> frozenset[str]:
+    del repository
+    return frozenset()
+
 
 class AccessRules:
     """The rules of our own, for requests; asked before a repository is looked up."""
 
-    def __init__(self, settings: AccessSettings, *, private: bool = False) -> None:
-        """Prepare; ``private``: something that is served is not for everybody."""
+    def __init__(
+        self, settings: AccessSettings, *, private: bool = False, unplaced: Unplaced = _placed
+    ) -> None:
+        """Prepare.
+
+        Args:
+            settings: what they say.
+            private: something that is served is not for everybody.
+            unplaced: says which targets read only stores that a repository is not for.
+        """
         self._settings = settings
+        self._unplaced = unplaced
         networks = settings.operators or (_THIS_MACHINE if private else ())
         self._operators = tuple(map(ip_network, networks)) or None
         self._policies = Policies(settings)
         self.audience = Audience(settings.private)
         """For whom the content of repositories below ROOT is."""
+
+    def audience_of(self, name: str, upstream: UpstreamSettings | None = None) -> Audience:
+        """For whom the content of a repository is, and which targets may not name it.
+
+        Args:
+            name: at which it is served.
+            upstream: where it is, if not below ROOT.
+        """
+        audience = self.audience if upstream is None else upstream_audience(upstream)
+        unplaced = self._unplaced(name)
+        return replace(audience, unplaced=unplaced) if unplaced else audience
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""

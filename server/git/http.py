@@ -41,7 +41,6 @@ class GitHttp:
 
     runtime: Runtime
     uploads: UploadPack
-    terms: Terms
     mirrored: MirroredGit | None
 
     @classmethod
@@ -49,7 +48,7 @@ class GitHttp:
         """The handlers of ``runtime``."""
         uploads = UploadPack(runtime)
         mirrored = MirroredGit.of(runtime, uploads)
-        return cls(runtime, uploads, Terms(runtime.access_rules.audience), mirrored)
+        return cls(runtime, uploads, mirrored)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for a path that is not ours."""
@@ -155,7 +154,12 @@ class GitHttp:
             exchange.dialect, exchange.command = "git-v0", "fetch"
             fetch = v0.parse_request(body)
             return await self.uploads.legacy(
-                request, repository, snapshot, fetch, protocol=protocol, terms=self.terms
+                request,
+                repository,
+                snapshot,
+                fetch,
+                protocol=protocol,
+                terms=self._terms(repository),
             )
         except (ProtocolError, Refused, GitFailed) as error:
             return answers.failed(error, repository.name, exchange)
@@ -180,7 +184,7 @@ class GitHttp:
                     repository.name,
                     asker(self.runtime, request, asked.session.server_options),
                     bundle_filter=None,
-                    audience=self.terms.audience,
+                    audience=self._terms(repository).audience,
                 )
                 return answers.plain(UPLOAD_PACK, "result", bundles.to_lines())
             case v2.ObjectInfo():
@@ -193,8 +197,11 @@ class GitHttp:
             case v2.Fetch():
                 exchange.command = "fetch"
                 return await self.uploads.fetch(
-                    request, repository, snapshot, asked, terms=self.terms
+                    request, repository, snapshot, asked, terms=self._terms(repository)
                 )
+
+    def _terms(self, repository: GitRepository) -> Terms:
+        return Terms(self.runtime.access_rules.audience_of(repository.name))
 
     # --- pushing -------------------------------------------------------------------------
 

@@ -17,7 +17,6 @@ from redirects.acceptance import Client
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Refused as GitRefused
-from server.access.rules import upstream_audience
 from server.exchange import EXCHANGE
 from server.git import answers
 from server.git.answers import UPLOAD_PACK
@@ -159,7 +158,7 @@ class MirroredFetch:
             remote.name,
             client,
             bundle_filter=bundle_filter,
-            audience=upstream_audience(remote.upstream),
+            audience=self.runtime.access_rules.audience_of(remote.name, remote.upstream),
             shown=functools.partial(self.runtime.coverage.behind, repository, view.refs),
         )
 
@@ -270,7 +269,8 @@ class MirroredFetch:
     def _terms(self, remote: Remote, repository: GitRepository, view: View) -> Terms:
         # What it has beyond its view is nobody's business: not whether the mirror has it too.
         reached = functools.partial(self.sight.reached, repository, view.refs)
-        return Terms(upstream_audience(remote.upstream), reached)
+        audience = self.runtime.access_rules.audience_of(remote.name, remote.upstream)
+        return Terms(audience, reached)
 
     async def _while_tags_stay(self, terms: Terms, repository: GitRepository, view: View) -> Terms:
         """Let an answer hold only if the tags that git read are those of the view.

@@ -91,6 +91,7 @@ def targets(
         for target in _may_be_named(runtime.selection, client)
         if not (audience.private and not target.signed)
         and not (audience.targets and target.name not in audience.targets)
+        and target.name not in audience.unplaced
     )
 
 

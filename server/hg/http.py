@@ -120,7 +120,7 @@ class HgHttp:
         if wants_upgrade(request.headers):
             settings = self.runtime.settings
             client = client_of(request, settings.public_url, settings.listen)
-            audience = self.runtime.access_rules.audience
+            audience = self.runtime.access_rules.audience_of(repository.name)
             apis[API_NAME] = encode_descriptor(descriptor(self.runtime, snapshot, client, audience))
         words = await self.front.capabilities(repository.name, snapshot)
         return _typed(200, CBOR_MEDIA_TYPE, encode_handshake(apis, words))

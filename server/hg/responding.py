@@ -164,7 +164,7 @@ class Responder:
             answer=answer,
             acceptance=acceptance,
             client=self._client,
-            audience=self.shared.runtime.access_rules.audience,
+            audience=self.shared.runtime.access_rules.audience_of(self.repository.name),
             observe=functools.partial(
                 self.shared.runtime.metrics.execution, self.repository.name, DIALECT, name
             ),
@@ -241,7 +241,7 @@ class Responder:
 
     def _descriptor(self, snapshot: HgSnapshot) -> Value:
         runtime = self.shared.runtime
-        audience = runtime.access_rules.audience
+        audience = runtime.access_rules.audience_of(self.repository.name)
         return encode_descriptor(descriptor(runtime, snapshot, self._client, audience))
 
     async def compressed(self, entity: OpenEntity, encoding: Encoding) -> Inlined | None:

@@ -4,13 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from indexer.report import Silent
 from server.indexing import index_all
@@ -24,26 +23,12 @@ from tests.conformance.clones import (
     stock,
     v2_request,
 )
+from tests.conformance.places import file_server
 from tests.conformance.repositories import Repository
 from tests.conftest import Serve, Served
 
 # Networks for documentation (RFC 5737), in the place of two offices.
 EUROPE, AMERICA, NOWHERE = "192.0.2.7", "198.51.100.7", "203.0.113.7"
-
-
-@asynccontextmanager
-async def file_server(store: Path) -> AsyncIterator[str]:
-    """A static server in front of a directory store."""
-    app = web.Application()
-    app.router.add_static("/entities", store / "entities")
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import boto3
 import pytest
 from aiohttp import web
 from moto.server import ThreadedMotoServer
@@ -27,10 +26,10 @@ from server.wiring import build_store
 from stores.base import Store
 from stores.faulty import Fail, Fault, FaultyStore, Lose, Method
 from tests.conformance.clones import accepting, locations, state, stock
+from tests.conformance.places import BUCKET, endpoint, s3, s3_server, stop
 from tests.conformance.repositories import Repository
 from tests.conftest import Serve, Served
 
-BUCKET = "packs"
 SERVER_ERRORS = [500, 503, 403, 404]
 
 
@@ -182,47 +181,8 @@ async def test_a_dead_target_is_not_named_after_one_probe(
 @pytest.fixture
 def moto() -> Iterator[ThreadedMotoServer]:
     """An S3 server of this test's own, with an empty bucket."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    session = boto3.Session(aws_access_key_id="AKIATEST", aws_secret_access_key="hush")
-    with closing(
-        session.client("s3", region_name="us-east-1", endpoint_url=endpoint(server))
-    ) as client:
-        objects = client.list_buckets()["Buckets"]
-        if BUCKET not in {found["Name"] for found in objects}:
-            client.create_bucket(Bucket=BUCKET)
-    yield server
-    stop(server)
-
-
-def endpoint(server: ThreadedMotoServer) -> str:
-    """Its base URL."""
-    host, port = server.get_host_and_port()
-    return f"http://{host}:{port}"
-
-
-def stop(server: ThreadedMotoServer) -> None:
-    """Stop it, so that nobody listens any more; harmless a second time."""
-    if server._server is not None:
-        server.stop()
-        server._server.server_close()
-        server._server = None
-
-
-def s3(endpoint: str, tmp_path: Path) -> dict[str, Any]:
-    """Settings of a store there, below a prefix of the test's own."""
-    return {
-        "type": "s3",
-        "bucket": BUCKET,
-        "prefix": f"of/{tmp_path.name}",
-        "region": "us-east-1",
-        "endpoint": endpoint,
-        "path_style": True,
-        "access_key_id": "AKIATEST",
-        "secret_access_key": "hush",
-        "max_attempts": 1,
-        "timeout": 5,
-    }
+    with s3_server() as server:
+        yield server
 
 
 async def test_a_bucket_gives_the_packs(
@@ -342,7 +302,7 @@ async def test_a_fault_of_any_call_of_the_store_breaks_no_clone(
         assert not await clone(repository, served, tmp_path, *options)
     assert served.executions() == 2
     store.faults.clear()
-    served.runtime.publisher._down_until = 0.0  # as if the pause were over
+    served.runtime.publisher._down_until.clear()  # as if the pause were over
     for _ in range(served.settings.health.up_after):
         await served.runtime.health.probe()
     assert await clone(repository, served, tmp_path)

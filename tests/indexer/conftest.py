@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,11 +85,14 @@ class Publishing:
     store: Store
     targets: frozenset[str] = frozenset({"target-a", "target-b"})
     published: list[str] = field(default_factory=list)
+    copies: Store | None = None
 
     async def __call__(self, entity: Entity, path: Path) -> frozenset[str]:
         """Publish; returns the targets."""
         self.published.append(entity.digest)
         await self.store.put(entity, path)
+        if self.copies is not None:
+            await self.copies.put(entity, path)
         digest = hashlib.sha256()
         async for chunk in self.store.open(entity.digest):
             digest.update(chunk)
@@ -109,7 +112,11 @@ class Bench:
     now: float = 1_700_000_000.0
 
     async def index(
-        self, *, targets: frozenset[str] = frozenset(), progress: Progress | None = None
+        self,
+        *,
+        targets: frozenset[str] = frozenset(),
+        replicas: Mapping[str, Store] | None = None,
+        progress: Progress | None = None,
     ) -> Report:
         """One run, one second after the last."""
         self.now += 1
@@ -121,12 +128,19 @@ class Bench:
             self.work,
             progress=progress or Silent(),
             targets=targets,
+            replicas=replicas or {},
             clock=lambda: self.now,
         )
 
-    async def outcomes(self, *, targets: frozenset[str] = frozenset()) -> list[Outcome]:
+    async def outcomes(
+        self,
+        *,
+        targets: frozenset[str] = frozenset(),
+        replicas: Mapping[str, Store] | None = None,
+    ) -> list[Outcome]:
         """What one run did, full bundle first."""
-        return [result.outcome for result in (await self.index(targets=targets)).results]
+        report = await self.index(targets=targets, replicas=replicas)
+        return [result.outcome for result in report.results]
 
     async def catalog(self) -> Catalog:
         """What is catalogued now."""

@@ -247,3 +247,52 @@ async def test_a_damaged_claim_is_old(shelf: Shelf, body: bytes) -> None:
     assert await read_claim(shelf.store, name) == ("group/p.git", 0.0)
     assert (await collect(shelf.store, NOW, KEEP)).disowned == 1
     assert await claims(shelf.store, "group/p.git") == frozenset()
+
+
+# --- several stores -------------------------------------------------------------------------------
+
+
+async def test_copies_go_when_they_are_due(shelf: Shelf, tmp_path: Path) -> None:
+    """By their own age; what a catalog names stays in each store."""
+    other = Shelf(tmp_path)
+    for each in (shelf, other):
+        old, pack = await each.put("old", 8 * DAY), await each.put("pack", 90 * DAY)
+    only, young = await other.put("only there", 8 * DAY), await shelf.put("young", 8 * DAY)
+    await other.put("young", DAY)
+    await shelf.write(Catalog("a", "sha1", (bundle(pack),)))
+    report = await collect(shelf.store, NOW, KEEP, replicas=(other.store,))
+    assert set(report.deleted) == {old.digest, only.digest, young.digest}
+    assert report.freed == 2 * old.size + only.size + young.size
+    assert (report.kept, report.named, report.unreached) == (1, 1, ())
+    assert set(shelf.store.entities) == {pack.digest}
+    assert set(other.store.entities) == {pack.digest, young.digest}
+
+
+@pytest.mark.parametrize("method", ["list", "stat", "delete"])
+async def test_a_store_of_copies_that_fails(shelf: Shelf, tmp_path: Path, method: str) -> None:
+    """It stops no other, and until it answers nothing is forgotten of what may be there."""
+    other = Shelf(tmp_path)
+    for each in (shelf, other):
+        old = await each.put("old", 30 * DAY)
+    await shelf.write(Catalog("a", "sha1", retired=(Retired(old.digest, NOW - 20 * DAY),)))
+    await claim(shelf.store, "a", old.digest, NOW - 20 * DAY)
+    faulty = FaultyStore(other.store, {method: Fail()})  # type: ignore[dict-item]
+    report = await collect(shelf.store, NOW, KEEP, replicas=(faulty,))
+    assert len(report.unreached) == 1
+    assert (set(shelf.store.entities), set(other.store.entities)) == (set(), {old.digest})
+    assert (report.forgotten, report.disowned) == (0, 0)
+    assert await claims(shelf.store, "a") == {old.digest}
+    report = await collect(shelf.store, NOW, KEEP, replicas=(other.store,))
+    assert (report.deleted, report.unreached) == ((old.digest,), ())
+    assert (report.forgotten, report.disowned) == (1, 1)
+
+
+async def test_what_a_store_of_copies_still_has_is_not_forgotten(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """It may be young there, though it is gone from the main store."""
+    other = Shelf(tmp_path)
+    young = await other.put("young there", DAY)
+    await shelf.write(Catalog("a", "sha1", retired=(Retired(young.digest, NOW - 20 * DAY),)))
+    report = await collect(shelf.store, NOW, KEEP, replicas=(other.store,))
+    assert (report.deleted, report.forgotten) == ((), 0)

@@ -275,6 +275,9 @@ async def test_content_that_is_lost_or_read_by_few(bench: HgBench) -> None:
     bench.bundling = replace(bench.bundling, targets=bench.publish.targets)
     assert (await bench.one()).outcome is PUBLISHED
     assert (await bench.bundle()).readable == ("target-c",)
+    # Likewise what another store lost, which that target reads.
+    bench.bundling = replace(bench.bundling, replicas={"target-c": MemoryStore()})
+    assert (await bench.one()).outcome is PUBLISHED
     result = await bench.one(replace(ONE, bundles=()))
     assert (result.outcome, result.objects) == (DROPPED, 0)
     assert (await bench.catalog()).clone_bundles == ()

@@ -283,6 +283,24 @@ class TestRuns:
             assert bundle.readable == bundle.bundle_readable == ("target-b", "target-c")
         assert await bench.outcomes(targets=bench.publish.targets) == [UP_TO_DATE, UP_TO_DATE]
 
+    async def test_what_another_store_lost_is_copied_again(self, bench) -> None:
+        """From the main store, without git; as long as it does not answer, nobody knows."""
+        targets = bench.publish.targets
+        replica = FaultyStore(MemoryStore())
+        replicas = {"target-b": replica}
+        await bench.index()
+        assert await bench.outcomes(targets=targets, replicas=replicas) == [PUBLISHED, PUBLISHED]
+        bench.publish.copies = replica.inner
+        assert await bench.outcomes(targets=targets, replicas=replicas) == [PUBLISHED, PUBLISHED]
+        assert await bench.outcomes(targets=targets, replicas=replicas) == [UP_TO_DATE, UP_TO_DATE]
+        bundle = await bench.bundle()
+        await replica.inner.delete(bundle.bundle_file.digest)
+        replica.faults["stat"] = Fail()
+        assert await bench.outcomes(targets=targets, replicas=replicas) == [UP_TO_DATE, UP_TO_DATE]
+        del replica.faults["stat"]
+        assert await bench.outcomes(targets=targets, replicas=replicas) == [PUBLISHED, UP_TO_DATE]
+        assert await bench.bundle() == bundle
+
     async def test_what_is_superseded_is_collected(self, bench) -> None:
         """Old bundles go when no URL of them can be alive; the current ones stay."""
         bench.store = MemoryStore(lambda: bench.now)

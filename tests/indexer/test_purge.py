@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ class House:
         """What names the repository in records."""
         return str(self.served.path)
 
-    async def purge(self, object_id: str | None = None, **options: bool) -> PurgeReport:
+    async def purge(self, object_id: str | None = None, **options: Any) -> PurgeReport:
         """Purge the repository of everything, or of one object."""
         subject = Subject(
             self.served.name,
@@ -484,6 +485,69 @@ METHODS: tuple[Method, ...] = (
     "delete_document",
     "list_documents",
 )
+
+
+# --- several stores ---------------------------------------------------------------------------
+
+
+async def copied(house: House) -> FaultyStore:
+    """Another store, with all that the main one has."""
+    replica = MemoryStore()
+    async for stored in house.store.list():
+        path = house.directory / stored.digest
+        path.write_bytes(b"".join([chunk async for chunk in house.store.open(stored.digest)]))
+        await replica.put(Entity(stored.digest, stored.size), path)
+    return FaultyStore(replica)
+
+
+async def held(store: FaultyStore) -> set[str]:
+    """What is in a store."""
+    return {stored.digest async for stored in store.inner.list()}
+
+
+async def test_it_goes_from_every_store(house: House) -> None:
+    """What is only in another one, too; a dry run leaves it and says the same."""
+    record = await house.record(house.pack("main"))
+    replica = await copied(house)
+    await house.store.delete(digest_of(record))
+    await house.evict(record)
+    would = await house.purge(replicas={"eu": replica}, dry_run=True)
+    assert len(await held(replica)) == len(would.removed) == 5
+    report = await house.purge(replicas={"eu": replica})
+    assert report.removed == would.removed
+    assert all(found.stored for found in report.removed)
+    assert (await held(replica), await house.stored(), report.unreached) == (set(), set(), ())
+
+
+async def test_a_store_that_does_not_answer_may_have_it_still(house: House) -> None:
+    """It is told, the rest is done, and a second run finds what is left there."""
+    record = await house.record(house.pack("main"))
+    replica, other = await copied(house), await copied(house)
+    replica.faults |= {"delete": Fail(), "stat": Fail()}
+    report = await house.purge(replicas={"eu": replica, "us": other})
+    assert len(report.unreached) == 1
+    assert (await house.stored(), await held(other), house.local()) == (set(), set(), set())
+    assert digest_of(record) in await held(replica)
+    assert digest_of(record) in await claims(house.store, house.served.name)
+    replica.faults.clear()
+    report = await house.purge(replicas={"eu": replica, "us": other})
+    assert {found.digest for found in report.removed} >= {digest_of(record)}
+    assert (await held(replica), report.unreached) == (set(), ())
+    assert await claims(house.store, house.served.name) == set()
+
+
+async def test_what_others_have_goes_from_where_it_is_not_for_them(house: House) -> None:
+    """Content that two repositories share stays in the stores of the one that is not purged."""
+    shared = await house.record(house.pack("main"))
+    await claim(house.store, OTHER, digest_of(shared), 1.0)
+    eu, us = await copied(house), await copied(house)
+    placed = {OTHER: frozenset({"us"})}
+    report = await house.purge(replicas={"eu": eu, "us": us}, placed=placed.__getitem__)
+    assert [kept.digest for kept in report.kept] == [digest_of(shared)]
+    assert (await held(eu), await held(us)) == (set(), {digest_of(shared)})
+    assert await house.stored() == {digest_of(shared)}
+    now = house.bench.now
+    assert not house.cache.publications.readable(digest_of(shared), now)
 
 
 @pytest.mark.parametrize("method", METHODS)

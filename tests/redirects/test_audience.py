@@ -91,6 +91,17 @@ def test_listed_targets() -> None:
     )
 
 
+def test_targets_of_stores_that_it_is_not_for() -> None:
+    """They are passed over, whatever came back through them, and publishing would not help."""
+    placed = Audience(private=False, unplaced=frozenset({"cdn", "s3"}))
+    assert decide(placed) == Redirect(
+        OPEN.locate(ENTITY, CLIENT, NOW), (PassedOver("cdn", Reason.NOT_PLACED),)
+    )
+    assert decide(placed, (CDN, SIGNED), frozenset()) == Inline(
+        Reason.NO_TARGET, tuple(PassedOver(t.name, Reason.NOT_PLACED) for t in (CDN, SIGNED))
+    )
+
+
 def test_a_public_target_that_is_listed() -> None:
     """To list a public target does not make it fit for private content."""
     listed = Audience(private=True, targets=frozenset({"cdn"}))
@@ -101,24 +112,28 @@ def test_a_public_target_that_is_listed() -> None:
 
 @given(
     targets=st.lists(st.sampled_from(ALL), unique_by=lambda t: t.name),
-    listed=st.frozensets(st.sampled_from([*(t.name for t in ALL), "another"])),
+    audience=st.builds(
+        Audience,
+        private=st.booleans(),
+        targets=st.frozensets(st.sampled_from([*(t.name for t in ALL), "another"])),
+        unplaced=st.frozensets(st.sampled_from([t.name for t in ALL])),
+    ),
     readable=st.frozensets(st.sampled_from(sorted(EVERYWHERE))),
     protocols=st.frozensets(st.sampled_from(["http", "https"])),
-    private=st.booleans(),
 )
 def test_never_an_unsigned_location(
     targets: list[Target],
-    listed: frozenset[str],
+    audience: Audience,
     readable: frozenset[str],
     protocols: frozenset[str],
-    private: bool,
 ) -> None:
     """Whatever is configured: no private audience gets an unsigned URL, none an unlisted target."""
-    decision = decide(Audience(private, listed), tuple(targets), readable, Acceptance(protocols))
+    decision = decide(audience, tuple(targets), readable, Acceptance(protocols))
     if isinstance(decision, Redirect):
         location = decision.location
-        assert not listed or location.target in listed
-        if private:
+        assert location.target not in audience.unplaced
+        assert not audience.targets or location.target in audience.targets
+        if audience.private:
             assert SIGNATURES[location.target] in location.url
             assert location.expires is not None
 

@@ -165,6 +165,7 @@ def test_reasons_are_words_with_sentences() -> None:
         "not_published",
         "public_target",
         "not_for_repository",
+        "not_placed",
         "protocol_not_accepted",
         "target_not_accepted",
         "no_credentials",

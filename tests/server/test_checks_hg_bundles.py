@@ -14,6 +14,7 @@ from aiohttp import web
 
 from indexer.catalog import Catalog, CloneBundle, catalog_name, encode
 from server.checks_hg_bundles import check_hg_bundles
+from server.placing import Stores
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import build_targets, signing_keys
@@ -37,13 +38,13 @@ async def found(settings: Settings, store: Store) -> list[Verdict]:
     """What is found out."""
     settings.data.mkdir(exist_ok=True)
     async with aiohttp.ClientSession() as session:
-        return [verdict async for verdict in check_hg_bundles(settings, store, session)]
+        return [verdict async for verdict in check_hg_bundles(settings, Stores(store), session)]
 
 
 async def catalogued(settings: Settings, store: Store, *, read_back: bool = True) -> None:
     """Have a clone bundle of the repository in its catalog, which may not be in the store."""
     settings.data.mkdir(exist_ok=True)
-    targets = await build_targets(settings, store, signing_keys(settings.data))
+    targets = await build_targets(settings, Stores(store), signing_keys(settings.data))
     readable = tuple(sorted(target.fingerprint for target in targets)) if read_back else ()
     bundle = CloneBundle(
         id=f"zstd-v2-{ENTITY.digest[:16]}",

@@ -231,9 +231,9 @@ async def test_a_probe_from_before_says_nothing(
     health.read_back = targets.read_back
     targets.down = {"one", "two"}
     store.faults["stat"] = Fail()
-    await health._look_at_store()
+    await health.look_at_stores()
     store.faults.clear()
-    await health._look_at_store()
+    await health.look_at_stores()
     goes_on.set()
     await probing
     assert health.down() == BOTH
@@ -465,3 +465,65 @@ async def test_a_server_that_has_just_begun_names_none_that_is_dead(
     dead_one, own = served.runtime.targets
     assert dead_one.fingerprint in served.runtime.health.down()
     assert own.fingerprint not in served.runtime.health.down()
+
+
+# --- several stores -------------------------------------------------------------------------------
+
+
+async def test_a_store_takes_only_its_own_targets_with_it(
+    store: FaultyStore, targets: Targets
+) -> None:
+    """The others are named and probed as before; it is told of those that it takes."""
+    replica = FaultyStore(MemoryStore())
+    health = Health(
+        store,
+        (ONE, TWO),
+        targets.read_back,
+        SELDOM,
+        targets.note,
+        replicas={"eu": replica},
+        reads={"one": "main", "two": "eu"},
+    )
+    await health.probe()
+    for each in (store, replica):
+        assert await each.stat(PROBE_ENTITY.digest) is not None
+    targets.states.clear()
+    for fails, stands, gone in ((replica, ONE, TWO), (store, TWO, ONE)):
+        targets.probed.clear()
+        fails.faults["stat"] = Fail()
+        await health.probe()
+        assert health.down() == {gone.fingerprint}
+        assert (health.has_failed(gone), health.has_failed(stands)) == (True, False)
+        assert health.is_store_down == (fails is store)
+        assert targets.probed == [stands.name]
+        del fails.faults["stat"]
+        await health.probe()
+        assert health.down() == frozenset()
+    assert targets.states == [
+        ("two", State.DOWN),
+        ("two", State.UNSEEN),
+        ("two", State.UP),
+        ("one", State.DOWN),
+        ("one", State.UNSEEN),
+        ("one", State.UP),
+    ]
+
+
+async def test_a_store_that_hangs_keeps_no_target_of_another_from_being_probed(
+    store: FaultyStore, targets: Targets
+) -> None:
+    """Each store is looked at by itself."""
+    replica = FaultyStore(MemoryStore(), {"stat": Hang(asyncio.Event())})
+    health = Health(
+        store,
+        (ONE, TWO),
+        targets.read_back,
+        SELDOM,
+        replicas={"eu": replica},
+        reads={"one": "main", "two": "eu"},
+    )
+    running = asyncio.create_task(health.run())
+    await targets.until(lambda: targets.probed == ["one"])
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running

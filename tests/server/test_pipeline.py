@@ -68,8 +68,19 @@ class Publishing:
         """Note whose it is."""
         self.claims.append((repository, entity.digest))
 
-    async def publish(self, entity: Entity, path: Path) -> frozenset[str]:
+    async def publish(
+        self,
+        entity: Entity,
+        path: Path,
+        repository: str,
+        *,
+        enough: Callable[[], bool],
+        held: object,
+    ) -> frozenset[str]:
         """Publish."""
+        assert repository == "p.git"
+        assert held is not None
+        assert not enough()
         self.calls += 1
         came = await self.does(entity, path)
         self.known[entity.digest] = came

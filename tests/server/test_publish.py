@@ -22,6 +22,7 @@ from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
 from redirects.window import Window
+from server.placing import Stores
 from server.publish import Publisher, PublishRefused
 from server.readback import NotReadable
 from stores.base import Corrupt, StoreUnavailable
@@ -34,6 +35,7 @@ KEEP = 7 * 86400.0
 LEASE = KEEP - 900 - 6 * 3600
 CONTENT = bytes(range(256)) * 1200
 SECRET = "k" * 32
+REPO = "p.git"
 
 
 @dataclass
@@ -124,7 +126,7 @@ class Bench:
             "clock": self.clock,
             "monotonic": self.clock,
         }
-        made = Publisher(self.store, targets, self.remembered, **{**given, **options})
+        made = Publisher(Stores(self.store), targets, self.remembered, **{**given, **options})
         self.made.append(made)
         return made
 
@@ -132,7 +134,7 @@ class Bench:
         """Publish until the upload hangs; setting the event lets it go on."""
         released = asyncio.Event()
         self.store.faults["put"] = Hang(released)
-        running = asyncio.create_task(publisher.publish(*source))
+        running = asyncio.create_task(publisher.publish(*source, REPO))
         for _ in range(100):
             await asyncio.sleep(0)
         assert self.store.calls["put"] == 1
@@ -177,13 +179,13 @@ async def test_published_through_all(bench: Bench, content: bytes, tmp_path: Pat
     publisher = bench.publisher(bench.cdn, bench.own)
     assert publisher.readable(entity) == frozenset()
     both = frozenset({bench.cdn.fingerprint, bench.own.fingerprint})
-    assert await publisher.publish(entity, path) == both
+    assert await publisher.publish(entity, path, REPO) == both
     assert publisher.readable(entity) == both
 
 
 async def test_asked_as_git_asks(bench: Bench, source: Source) -> None:
     """The whole is asked for without encodings, then the end of it as git resumes."""
-    await bench.publisher(bench.cdn).publish(*source)
+    await bench.publisher(bench.cdn).publish(*source, REPO)
     whole, rest = bench.front.asked
     assert whole.path == f"/{source[0].key}"
     assert whole.headers["Accept-Encoding"] == rest.headers["Accept-Encoding"] == "identity"
@@ -195,7 +197,7 @@ async def test_presigned_urls_are_sent_as_they_are(bench: Bench, source: Source)
     """What is signed is what is asked for: no character of a URL is respelt."""
     role = Credentials("AKIATEST", SECRET, "to/k+en=")
     target = S3Target("s3", f"{bench.front.url}/a%20b/", "eu-west-1", WINDOW, lambda: role)
-    assert await bench.publisher(target).publish(*source) == {target.fingerprint}
+    assert await bench.publisher(target).publish(*source, REPO) == {target.fingerprint}
     assert bench.front.asked[0].raw_path.startswith(f"/a%20b/{source[0].key}?X-Amz-Algorithm=")
     assert "&X-Amz-Credential=AKIATEST%2F20231114%2F" in bench.front.asked[0].raw_path
     assert "&X-Amz-Security-Token=to%2Fk%2Ben%3D&" in bench.front.asked[0].raw_path
@@ -297,7 +299,7 @@ async def test_a_bad_target_does_not_count(
     """A target that gives anything but the content is left out and logged; others count."""
     bench.front.instead = instead
     publisher = bench.publisher(bench.cdn, bench.own)
-    assert await publisher.publish(*source) == {bench.own.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
     assert publisher.readable(source[0]) == {bench.own.fingerprint}
     assert [r.levelno for r in caplog.records if r.name == "offramp.publish"] == [logging.WARNING]
     assert re.search(f"target cdn: .*{says}", caplog.text)
@@ -311,7 +313,7 @@ async def test_a_target_that_is_down_says_no_secret(
     role = Credentials("AKIATEST", SECRET)
     target = S3Target("s3", base, "eu-west-1", WINDOW, lambda: role)
     publisher = bench.publisher(target)
-    assert await publisher.publish(*source) == frozenset()
+    assert await publisher.publish(*source, REPO) == frozenset()
     assert publisher.readable(source[0]) == frozenset()
     assert "target s3: ClientConnectorError" in caplog.text
     assert "X-Amz" not in caplog.text
@@ -321,7 +323,7 @@ async def test_no_credentials(bench: Bench, source: Source) -> None:
     """A target that cannot sign cannot be read back through, and says so."""
     target = S3Target("s3", "http://127.0.0.1/", "eu-west-1", WINDOW, lambda: None)
     publisher = bench.publisher(target)
-    assert await publisher.publish(*source) == frozenset()
+    assert await publisher.publish(*source, REPO) == frozenset()
     with pytest.raises(NotReadable, match="no credentials"):
         await publisher.read_back(target, source[0])
 
@@ -332,9 +334,9 @@ async def test_our_own_route_is_read_from_the_store(
 ) -> None:
     """What the store does not give back as it is, our own route would not either."""
     bench.store.faults["open"] = fault
-    assert await bench.publisher(bench.own).publish(*source) == frozenset()
+    assert await bench.publisher(bench.own).publish(*source, REPO) == frozenset()
     del bench.store.faults["open"]
-    assert await bench.publisher(bench.own).publish(*source) == {bench.own.fingerprint}
+    assert await bench.publisher(bench.own).publish(*source, REPO) == {bench.own.fingerprint}
 
 
 async def test_a_wrong_file_is_not_published(bench: Bench, source: Source) -> None:
@@ -344,7 +346,7 @@ async def test_a_wrong_file_is_not_published(bench: Bench, source: Source) -> No
     publisher = bench.publisher(bench.own)
     for _ in range(2):
         with pytest.raises(Corrupt):
-            await publisher.publish(entity, path)
+            await publisher.publish(entity, path, REPO)
     assert not bench.remembered.records[entity.digest]
 
 
@@ -354,7 +356,7 @@ async def test_a_wrong_file_is_not_published(bench: Bench, source: Source) -> No
 async def test_no_url_outlives_the_content(bench: Bench, source: Source) -> None:
     """The last URL that can be given out ends before the entity is old enough to be deleted."""
     publisher = bench.publisher(bench.own, bench.cdn)
-    await publisher.publish(*source)
+    await publisher.publish(*source, REPO)
     entity = source[0]
     began, end = bench.remembered.records[entity.digest][bench.own.fingerprint]
     assert end - began == LEASE
@@ -387,12 +389,12 @@ def test_urls_that_outlive_content_are_refused(bench: Bench) -> None:
 async def test_renewed_at_half_time(bench: Bench, source: Source) -> None:
     """Published again it costs nothing until half of the lease is over; then it begins anew."""
     publisher = bench.publisher(bench.own)
-    await publisher.publish(*source)
+    await publisher.publish(*source, REPO)
     bench.clock.now += LEASE / 2 - 1
-    assert await publisher.publish(*source) == {bench.own.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
     assert bench.store.calls["put"] == 1
     bench.clock.now += 1
-    assert await publisher.publish(*source) == {bench.own.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
     assert bench.store.calls["put"] == 2
     bench.clock.now += LEASE - 1
     assert publisher.readable(source[0]) == {bench.own.fingerprint}
@@ -402,10 +404,10 @@ async def test_only_what_is_missing_is_read_again(bench: Bench, source: Source) 
     """A target that failed is tried by the next call; those that count are not read again."""
     publisher = bench.publisher(bench.own, bench.cdn)
     bench.front.instead = refused
-    assert await publisher.publish(*source) == {bench.own.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
     reads = bench.store.calls["open"]
     bench.front.instead = None
-    assert await publisher.publish(*source) == {bench.own.fingerprint, bench.cdn.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint, bench.cdn.fingerprint}
     assert bench.store.calls["open"] == reads
 
 
@@ -445,7 +447,7 @@ async def test_a_demanded_type_comes_back(bench: Bench, source: Source) -> None:
     publisher = bench.publisher(bench.cdn, bench.own)
     entity, path = demanding(source)
     both = {bench.cdn.fingerprint, bench.own.fingerprint}
-    assert await publisher.publish(entity, path) == both
+    assert await publisher.publish(entity, path, REPO) == both
     assert publisher.readable(entity) == both
 
 
@@ -467,7 +469,7 @@ async def test_a_target_that_tells_another_type_does_not_count(
     bench.front.instead = told(media_type)
     publisher = bench.publisher(bench.cdn, bench.own)
     entity, path = demanding(source)
-    assert await publisher.publish(entity, path) == {bench.own.fingerprint}
+    assert await publisher.publish(entity, path, REPO) == {bench.own.fingerprint}
     assert publisher.readable(entity) == {bench.own.fingerprint}
     assert f"Content-Type is {media_type!r} where clients take nothing but" in caplog.text
     assert f"default_type {MERCURIAL};" in caplog.text
@@ -479,18 +481,18 @@ async def test_other_types_are_not_demanded(bench: Bench, source: Source, media_
     bench.front.instead = told("application/octet-stream")
     entity = replace(source[0], media_type=media_type)
     publisher = bench.publisher(bench.cdn)
-    assert await publisher.publish(entity, source[1]) == {bench.cdn.fingerprint}
+    assert await publisher.publish(entity, source[1], REPO) == {bench.cdn.fingerprint}
 
 
 async def test_bytes_that_came_back_are_not_a_type_that_did(bench: Bench, source: Source) -> None:
     """Content that counts under any type must be read again for those who demand one."""
     publisher = bench.publisher(bench.cdn)
-    assert await publisher.publish(*source) == {bench.cdn.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.cdn.fingerprint}
     entity, path = demanding(source)
     assert publisher.readable(entity) == frozenset()
-    assert await publisher.publish(entity, path) == frozenset()
+    assert await publisher.publish(entity, path, REPO) == frozenset()
     bench.front.instead = told(MERCURIAL)
-    assert await publisher.publish(entity, path) == {bench.cdn.fingerprint}
+    assert await publisher.publish(entity, path, REPO) == {bench.cdn.fingerprint}
     other = replace(entity, media_type="application/mercurial-0.1")
     assert publisher.readable(other) == frozenset()
     assert publisher.readable(source[0]) == {bench.cdn.fingerprint}
@@ -500,7 +502,7 @@ async def test_no_run_is_shared_by_types(bench: Bench, source: Source) -> None:
     """Who demands a type does not take the word of a run that asked for none."""
     publisher = bench.publisher(bench.cdn)
     results = await asyncio.gather(
-        publisher.publish(*source), publisher.publish(*demanding(source))
+        publisher.publish(*source, REPO), publisher.publish(*demanding(source), REPO)
     )
     assert results == [{bench.cdn.fingerprint}, frozenset()]
 
@@ -512,7 +514,7 @@ async def test_one_run_for_all_callers(bench: Bench, source: Source) -> None:
     """Callers of one process share one run; another process waits for it and does nothing."""
     one, another = bench.publisher(bench.own), bench.publisher(bench.own)
     callers = (one, one, one, another, another)
-    results = await asyncio.gather(*(publisher.publish(*source) for publisher in callers))
+    results = await asyncio.gather(*(publisher.publish(*source, REPO) for publisher in callers))
     assert set(results) == {frozenset({bench.own.fingerprint})}
     assert bench.store.calls["put"] == 1
 
@@ -521,7 +523,7 @@ async def test_a_caller_that_leaves_ends_nothing(bench: Bench, source: Source) -
     """A client that goes away does not stop what others wait for."""
     publisher = bench.publisher(bench.own)
     first, released = await bench.hang(publisher, source)
-    second = asyncio.create_task(publisher.publish(*source))
+    second = asyncio.create_task(publisher.publish(*source, REPO))
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
@@ -535,7 +537,7 @@ async def test_no_more_than_the_limit_at_once(bench: Bench, tmp_path: Path) -> N
     bench.store.faults["put"] = Hang(released)
     publisher = bench.publisher(bench.own, parallel=2)
     sources = [source_of(bytes([n]), tmp_path) for n in range(5)]
-    running = [asyncio.create_task(publisher.publish(*source)) for source in sources]
+    running = [asyncio.create_task(publisher.publish(*source, REPO)) for source in sources]
     for _ in range(50):
         await asyncio.sleep(0)
     assert bench.store.calls["put"] == 2
@@ -563,19 +565,19 @@ async def test_a_store_that_is_down_is_left_alone(
     bench.store.faults["put"] = Fail()
     publisher = bench.publisher(bench.own, retry_after=30.0)
     with pytest.raises(StoreUnavailable):
-        await publisher.publish(*source)
+        await publisher.publish(*source, REPO)
     bench.clock.now += 29
     for one in (source, source_of(b"other", tmp_path)):
         with pytest.raises(PublishRefused, match="asked again in 1 s"):
-            await publisher.publish(*one)
+            await publisher.publish(*one, REPO)
     assert bench.store.calls["put"] == 1
     bench.clock.now += 1
     with pytest.raises(StoreUnavailable):
-        await publisher.publish(*source)
+        await publisher.publish(*source, REPO)
     assert bench.store.calls["put"] == 2
     del bench.store.faults["put"]
     bench.clock.now += 30
-    assert await publisher.publish(*source) == {bench.own.fingerprint}
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
 
 
 async def test_those_in_the_queue_are_refused_too(bench: Bench, tmp_path: Path) -> None:
@@ -584,7 +586,7 @@ async def test_those_in_the_queue_are_refused_too(bench: Bench, tmp_path: Path) 
     publisher = bench.publisher(bench.own, parallel=1)
     sources = [source_of(bytes([n]), tmp_path) for n in range(4)]
     results = await asyncio.gather(
-        *(publisher.publish(*s) for s in sources), return_exceptions=True
+        *(publisher.publish(*s, REPO) for s in sources), return_exceptions=True
     )
     assert [type(r) for r in results] == [StoreUnavailable, *[PublishRefused] * 3]
     assert bench.store.calls["put"] == 1
@@ -615,7 +617,7 @@ async def test_a_store_that_is_down_is_not_asked_for_each_claim(
     bench.store.faults["write_document"] = Fail()
     with pytest.raises(StoreUnavailable):
         await publisher.claim("p.git", source[0])
-    for call in (publisher.claim("p.git", source[0]), publisher.publish(*source)):
+    for call in (publisher.claim("p.git", source[0]), publisher.publish(*source, REPO)):
         with pytest.raises(PublishRefused):
             await call
     assert (bench.store.calls["write_document"], bench.store.calls["put"]) == (1, 0)

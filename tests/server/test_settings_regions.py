@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from redirects.selection import Distance, Selection
+from server.placing import Stores
 from server.settings import Settings, load
 from server.wiring import build_selection, build_targets, signing_keys
 from stores.memory import MemoryStore
@@ -27,7 +28,7 @@ async def selection(tmp_path: Path, text: str) -> Selection:
     """The targets of a file."""
     read = settings(tmp_path, text)
     store = MemoryStore()
-    targets = await build_targets(read, store, signing_keys(tmp_path))
+    targets = await build_targets(read, Stores(store), signing_keys(tmp_path))
     return build_selection(read, targets)
 
 

@@ -17,6 +17,7 @@ from redirects.acceptance import Client
 from redirects.signing import SigningKeys
 from redirects.targets import SignedHttpTarget
 from server.logs import redact
+from server.placing import Stores
 from server.settings import Settings
 from server.signers import is_open, read_private
 from server.wiring import Unusable, build_targets
@@ -57,7 +58,7 @@ async def built(*targets: dict[str, Any], **values: Any) -> list[SignedHttpTarge
     settings = Settings.model_validate({"targets": targets, **values})
     assert SECRET not in repr(settings) + settings.model_dump_json()
     keys = SigningKeys("k", {"k": bytes(32)})
-    made = await build_targets(settings, MemoryStore(), keys)
+    made = await build_targets(settings, Stores(MemoryStore()), keys)
     assert all(isinstance(target, SignedHttpTarget) for target in made)
     return [target for target in made if isinstance(target, SignedHttpTarget)]
 

@@ -18,6 +18,7 @@ from redirects.acceptance import Client
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget
+from server.placing import Stores
 from server.settings import Settings
 from server.wiring import (
     RENEW_SECONDS,
@@ -76,7 +77,7 @@ async def test_s3_store_and_target(tmp_path: Path, stores: list[Store]) -> None:
     read = settings(tmp_path, store=S3)
     store = build_store(read)
     stores.append(store)
-    s3, own = await build_targets(read, store, KEYS)
+    s3, own = await build_targets(read, Stores(store), KEYS)
     assert isinstance(s3, S3Target)
     assert isinstance(own, SelfTarget)
     url = s3.locate(ENTITY, CLIENT, 1_800_000_000).url
@@ -103,7 +104,7 @@ async def test_configured_targets(tmp_path: Path, stores: list[Store]) -> None:
     )
     store = build_store(read)
     stores.append(store)
-    cdn, bucket = await build_targets(read, store, KEYS)
+    cdn, bucket = await build_targets(read, Stores(store), KEYS)
     assert isinstance(cdn, HttpTarget)
     assert cdn.locate(ENTITY, CLIENT, 0).url == f"https://cdn.example.org/x/{ENTITY.key}"
     location = bucket.locate(ENTITY, CLIENT, 0)
@@ -120,7 +121,7 @@ async def test_no_credentials(
     read = settings(tmp_path, store={"type": "s3", "bucket": "b", "region": "eu-west-1"})
     stores.append(build_store(read))
     with pytest.raises(StoreUnavailable, match="configure access_key_id"):
-        await build_targets(read, stores[0], KEYS)
+        await build_targets(read, Stores(stores[0]), KEYS)
 
 
 async def test_unusable_endpoint(tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ async def test_s3_target_of_another_store(tmp_path: Path, stores: list[Store]) -
     read = settings(tmp_path, store=S3)
     stores.append(build_store(settings(tmp_path)))
     with pytest.raises(Unusable, match="needs a store of type s3"):
-        await build_targets(read, stores[0], KEYS)
+        await build_targets(read, Stores(stores[0]), KEYS)
 
 
 # --- credentials that end ----------------------------------------------------------------

@@ -94,7 +94,7 @@ class Bundling:
             compute=self._run(behind, wanted, question, framing),
             acceptance=await self._acceptance(wanted, framing, asked, repository.name),
             client=client_of(request, settings.public_url, settings.listen),
-            audience=self.runtime.access_rules.audience,
+            audience=self.runtime.access_rules.audience_of(repository.name),
             observe=functools.partial(
                 self.runtime.metrics.execution, repository.name, DIALECT, GETBUNDLE
             ),

@@ -248,7 +248,7 @@ class Front:
                 runtime,
                 bundles,
                 client_of(question.request, settings.public_url, settings.listen),
-                runtime.access_rules.audience,
+                runtime.access_rules.audience_of(question.name),
                 repository=question.name,
                 version=asked.version,
                 inline=await self.bundling.at_hand(bundles) if inline else (),

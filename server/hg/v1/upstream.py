@@ -19,7 +19,6 @@ from aiohttp import web
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance
 from repos.git.mirror import mirror_path
 from repos.hg.peer import Peer
-from server.access.rules import upstream_audience
 from server.exchange import EXCHANGE, client_of
 from server.git.callers import Answered, Caller, caller_of, refusal
 from server.hg.v1 import replies, small
@@ -262,7 +261,7 @@ class UpstreamFront:
             compute=self._run(question, wanted, view, framing),
             acceptance=self._acceptance(question, wanted, view, framing),
             client=client_of(request, settings.public_url, settings.listen),
-            audience=upstream_audience(remote.upstream),
+            audience=self.runtime.access_rules.audience_of(remote.name, remote.upstream),
             observe=functools.partial(
                 self.runtime.metrics.execution, remote.name, DIALECT, GETBUNDLE
             ),

@@ -1,0 +1,240 @@
+# Law of this file: content goes to every store that it is for and to no other; a store beside the
+# main one that fails, hangs or loses something keeps no other from being used.
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from cache.layout import Layout
+from cache.publications import Publications
+from redirects.targets import HttpTarget
+from redirects.window import Window
+from server.placing import Stores, placements_of
+from server.publish import Publisher, PublishRefused
+from server.settings_stores import PlacementSettings
+from stores.base import StoreUnavailable
+from stores.entity import Entity
+from stores.faulty import Fail, FaultyStore, Hang
+from stores.memory import MemoryStore
+
+WINDOW = Window(900, 6 * 3600)
+NAMES = ("main", "eu", "us")
+KEPT_OUT, ONLY_EU = "secret.git", "eu.git"
+
+
+@dataclass
+class House:
+    """Three stores, a target in front of each, and a clock.
+
+    Attributes:
+        stores: by name.
+        targets: by the name of their store.
+        publisher: writes to them.
+        source: an entity, and its file.
+    """
+
+    stores: dict[str, FaultyStore]
+    targets: dict[str, HttpTarget]
+    source: tuple[Entity, Path]
+    now: float = 1_700_000_000.0
+    publisher: Publisher = field(init=False)
+
+    def prints(self, *names: str) -> set[str]:
+        """Fingerprints of the targets of these stores."""
+        return {self.targets[name].fingerprint for name in names}
+
+    async def holding(self) -> set[str]:
+        """Names of the stores that have the entity."""
+        digest = self.source[0].digest
+        found = {name: await store.stat(digest) for name, store in self.stores.items()}
+        return {name for name, stored in found.items() if stored is not None}
+
+    async def publish(self, repository: str = "p.git") -> set[str]:
+        """Publish it, and return the names of the stores whose targets can be named."""
+        came = await self.publisher.publish(*self.source, repository)
+        assert came <= self.publisher.readable(self.source[0])
+        return {name for name, target in self.targets.items() if target.fingerprint in came}
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """With a repository that is only for the main store, and one that is only for `eu`."""
+    content = bytes(range(256)) * 20
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    entity = Entity(hashlib.sha256(content).hexdigest(), len(content))
+    inner = {name: MemoryStore(lambda: house.now) for name in NAMES}
+
+    async def serve(request: web.Request) -> web.Response:
+        found = inner[request.match_info["store"]].entities[request.path.rpartition("/")[2]]
+        start = request.http_range.start
+        if start is None:
+            return web.Response(body=found)
+        part = f"bytes {start}-{len(found) - 1}/{len(found)}"
+        return web.Response(status=206, body=found[start:], headers={"Content-Range": part})
+
+    app = web.Application()
+    app.router.add_get("/{store}/{path:.*}", serve)
+    async with TestServer(app) as server, aiohttp.ClientSession() as session:
+        targets = {
+            name: HttpTarget(f"of-{name}", str(server.make_url(f"/{name}")), WINDOW)
+            for name in NAMES
+        }
+        house = House({n: FaultyStore(s) for n, s in inner.items()}, targets, (entity, path))
+        placements = placements_of(
+            (
+                PlacementSettings(repositories=(KEPT_OUT,), stores=("main",)),
+                PlacementSettings(repositories=(ONLY_EU,), stores=("eu",)),
+            )
+        )
+        house.publisher = Publisher(
+            Stores(
+                house.stores["main"],
+                {name: house.stores[name] for name in NAMES[1:]},
+                {target.name: name for name, target in targets.items()},
+                placements,
+            ),
+            tuple(targets.values()),
+            Publications(Layout.make(tmp_path / "data")),
+            session=session,
+            keep=7 * 86400.0,
+            max_url_life=1.0,
+            clock=lambda: house.now,
+            monotonic=lambda: house.now,
+        )
+        yield house
+        await house.publisher.close()
+
+
+async def test_it_goes_to_every_store(house: House) -> None:
+    """And counts through each target that gave it back from its own store."""
+    assert await house.publish() == {"main", "eu", "us"}
+    assert await house.holding() == {"main", "eu", "us"}
+
+
+async def test_it_goes_nowhere_else(house: House) -> None:
+    """The main store has what is only for another, and its target does not count for that."""
+    assert await house.publish(KEPT_OUT) == {"main"}
+    assert await house.holding() == {"main"}
+    assert await house.publish(ONLY_EU) == {"eu"}
+    assert await house.holding() == {"main", "eu"}
+
+
+async def test_who_else_has_it_adds_its_stores(house: House) -> None:
+    """Two repositories with one content, at the same time: it is in the stores of both."""
+    both = await asyncio.gather(house.publish(KEPT_OUT), house.publish(ONLY_EU))
+    assert both == [{"main"}, {"eu"}]
+    assert await house.holding() == {"main", "eu"}
+    assert house.publisher.readable(house.source[0]) == house.prints("main", "eu")
+
+
+async def test_a_store_that_fails_is_left_alone(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its target does not count; the others do; it is asked again when its time is over."""
+    house.stores["eu"].faults["put"] = Fail()
+    with caplog.at_level(logging.WARNING, "offramp.publish"):
+        assert await house.publish() == {"main", "us"}
+        assert await house.publish() == {"main", "us"}
+    assert house.stores["eu"].calls["put"] == 1
+    assert len([r for r in caplog.records if "is left alone for 30 s" in r.message]) == 1
+    del house.stores["eu"].faults["put"]
+    house.now += 30
+    assert await house.publish() == {"main", "eu", "us"}
+    assert house.stores["us"].calls["put"] == 1
+
+
+async def test_nothing_counts_without_the_main_store(house: House) -> None:
+    """A purge looks there for what there is."""
+    house.stores["main"].faults["put"] = Fail()
+    with pytest.raises(StoreUnavailable):
+        await house.publish()
+    assert house.publisher.readable(house.source[0]) == frozenset()
+    with pytest.raises(PublishRefused):
+        await house.publish(ONLY_EU)
+
+
+@pytest.mark.parametrize("lost", NAMES)
+async def test_what_one_has_lost_is_put_there_again(house: House, lost: str) -> None:
+    """Whichever it is; the others are not written to, but for the main one."""
+    await house.publish()
+    await house.stores[lost].delete(house.source[0].digest)
+    assert await house.publish() == {"main", "eu", "us"}
+    assert await house.holding() == {"main", "eu", "us"}
+    written = {name for name in NAMES if house.stores[name].calls["put"] == 2}
+    assert written == {lost, "main"}
+
+
+async def test_one_that_does_not_answer_whether_it_has_it(house: House) -> None:
+    """It does not count now, and no other has to be asked again."""
+    await house.publish()
+    house.stores["us"].faults["stat"] = Fail()
+    assert await house.publish() == {"main", "eu"}
+
+
+async def test_who_has_enough_does_not_wait(house: House) -> None:
+    """A store that hangs keeps nobody waiting who can be sent to another, and goes on by itself."""
+    released = asyncio.Event()
+    house.stores["us"].faults["put"] = Hang(released)
+    entity, path = house.source
+
+    def enough() -> bool:
+        return house.prints("eu") <= house.publisher.readable(entity)
+
+    came = await house.publisher.publish(entity, path, "p.git", enough=enough)
+    assert house.prints("eu") <= came
+    assert not house.prints("us") & house.publisher.readable(entity)
+    released.set()
+    assert await house.publish() == {"main", "eu", "us"}
+    assert house.stores["us"].calls["put"] == 1
+
+
+async def test_one_that_hangs_takes_no_turn_of_another(house: House, tmp_path: Path) -> None:
+    """However much is to be written to it."""
+    house.stores["us"].faults["put"] = Hang(asyncio.Event())
+    for number in range(6):
+        content = b"%d" % number
+        path = tmp_path / f"file-{number}"
+        path.write_bytes(content)
+        entity = Entity(hashlib.sha256(content).hexdigest(), len(content))
+
+        def enough(entity: Entity = entity) -> bool:
+            return house.prints("main", "eu") <= house.publisher.readable(entity)
+
+        await house.publisher.publish(entity, path, "p.git", enough=enough)
+        assert enough()
+
+
+async def test_what_is_held_is_held_to_the_end(house: House) -> None:
+    """The file must not be evicted while it is written to the slowest store."""
+    released = asyncio.Event()
+    house.stores["us"].faults["put"] = Hang(released)
+
+    class Held:
+        gone = False
+
+        def __del__(self) -> None:
+            Held.gone = True
+
+    entity, path = house.source
+    await house.publisher.publish(
+        entity,
+        path,
+        "p.git",
+        enough=lambda: bool(house.publisher.readable(entity)),
+        held=Held(),
+    )
+    assert not Held.gone
+    released.set()
+    await house.publish()
+    assert Held.gone
