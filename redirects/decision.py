@@ -107,6 +107,10 @@ class Reason(Enum):
         "not_mirrored",
         "The mirror is not for this repository (session_mirrors: repositories, vcs).",
     )
+    MIRROR_TAKES_PUSHES = (
+        "mirror_takes_pushes",
+        "Pushes of Mercurial begin as pulls do; say if it takes none (session_mirrors.read_only).",
+    )
     LESS_SAFE = "less_safe", "The client came by https, and the mirror's URL is an http one."
     MIRROR_UNKNOWN = (
         "mirror_unknown",

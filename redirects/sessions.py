@@ -46,7 +46,8 @@ class SessionMirror:
         base_url: below which they are served by the same names; without trailing slash.
         repositories: shell patterns of served names, ``*`` takes slashes too; empty: all.
         vcs: of what kind the repositories are.
-        offramp: it is an Offramp, and sessions move below its :data:`HERE`.
+        offramp: it is an Offramp: sessions move below its :data:`HERE`, where nothing is pushed.
+        read_only: it takes no pushes anywhere below its URL.
         max_age: seconds for which a comparison of its refs with ours holds.
 
     Raises:
@@ -58,6 +59,7 @@ class SessionMirror:
     repositories: Sequence[str] = ()
     vcs: AbstractSet[Vcs] = frozenset({"git", "hg"})
     offramp: bool = False
+    read_only: bool = False
     max_age: float = 60.0
 
     def __post_init__(self) -> None:
@@ -259,6 +261,8 @@ def _judge(  # noqa: PLR0917 - as in redirects.negotiation
     # What may never be comes first: looking at the mirror helps only where the reason says so.
     if not mirror.serves(session.vcs, session.repository):
         return Reason.NOT_MIRRORED
+    if session.vcs == "hg" and not (mirror.offramp or mirror.read_only):
+        return Reason.MIRROR_TAKES_PUSHES
     protocol = scheme(mirror.base_url)
     if protocol == "http" and client.base_url.startswith("https:"):
         return Reason.LESS_SAFE

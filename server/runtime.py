@@ -36,6 +36,7 @@ from server.publish import Publisher
 from server.readback import read_back_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
+from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
@@ -73,7 +74,8 @@ class Runtime:
     publisher: Publisher
     catalogs: Catalogs
     health: Health
-    repeats: Repeats
+    repeats: Repeats[Target]
+    sessions: Sessions | None
     sent_table: FileTable
     metrics: Metrics
     access: AccessLog
@@ -155,7 +157,8 @@ class Runtime:
             metrics.target,
         )
         table = FileTable.open(settings.data)
-        repeats = Repeats(Suspicions(table, settings.health.suspicion), health, metrics)
+        suspicions = Suspicions(table, settings.health.suspicion)
+        repeats = Repeats(suspicions, health, metrics)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -175,6 +178,7 @@ class Runtime:
             ),
             settings.data,
         )
+        sessions = Sessions.of(settings, http, repositories, hg_repositories, suspicions, metrics)
         hg_backend = hg_pushing = None
         if settings.local_root is not None:
             place = settings.data.absolute() / HG_SERVE
@@ -192,6 +196,8 @@ class Runtime:
             runners.append(locator.run(http))
         if indexing is not None:
             runners.append(indexing.run())
+        if sessions is not None:
+            runners.append(sessions.watch.run())
         if upstreams is not None:
             runners.append(upstreams.keeping.run())
         return cls(
@@ -207,6 +213,7 @@ class Runtime:
             catalogs=catalogs,
             health=health,
             repeats=repeats,
+            sessions=sessions,
             sent_table=table,
             metrics=metrics,
             access=access,
@@ -259,6 +266,8 @@ class Runtime:
             settings=settings.redirect,
             control=build_control(settings.redirect),
         )
+        if self.sessions is not None:
+            self.sessions.adopt(settings)
         if self.indexing is not None:
             self.indexing.settings = settings
         self.settings = settings

@@ -56,8 +56,8 @@ StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discri
 TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 
-class TargetSection(Section):
-    """For whom a target is, and what clients of Mercurial's protocol v2 are told to judge it by."""
+class StandingSection(Section):
+    """For whom a target is, or a mirror, and how large its share of the load."""
 
     regions: tuple[RegionPattern, ...] = Field(
         (),
@@ -66,17 +66,22 @@ class TargetSection(Section):
     )
     priority: int | None = Field(
         None,
-        description="Of the targets that are equally near, those with a lower one are tried before"
-        " those with a higher; by default a target's place in the list, 1 for the first. Targets"
-        " with the same one share the load.",
+        description="Of those that are equally near, those with a lower one are tried before those"
+        " with a higher; by default the place in the list, 1 for the first. Those with the same one"
+        " share the load.",
     )
     weight: float = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="Its share of the load among targets that are equally near and have the same"
+        description="Its share of the load among those that are equally near and have the same"
         " priority, relative to theirs. 0: nobody is sent there.",
     )
+
+
+class TargetSection(StandingSection):
+    """What clients of Mercurial's protocol v2 are told to judge a target by."""
+
     sni_required: bool = Field(
         True,
         description="Clients must send the host's name in the TLS handshake; told of `https` hosts"

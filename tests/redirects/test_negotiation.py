@@ -187,6 +187,7 @@ def test_reasons_are_words_with_sentences() -> None:
         "asked_again",
         "no_mirror",
         "not_mirrored",
+        "mirror_takes_pushes",
         "less_safe",
         "mirror_unknown",
         "mirror_stale",

@@ -109,6 +109,16 @@ def test_a_mirror_gets_only_what_it_is_for(mirror: SessionMirror, client: Client
     assert isinstance(choose(ASKED, Selection.of(fitting), client, NOW, seen=BOTH), SessionRedirect)
 
 
+def test_sessions_of_mercurial_move_to_where_nothing_is_pushed(client: Client) -> None:
+    """A push would go along: to an Offramp's path that takes none, or to what is read-only."""
+    asked = replace(ASKED, vcs="hg")
+    found = choose(asked, Selection.of(A), client, NOW, seen=BOTH)
+    assert found == Stay(Reason.NO_MIRROR, (PassedOver("a", Reason.MIRROR_TAKES_PUSHES),))
+    for mirror in (replace(A, read_only=True), replace(A, offramp=True)):
+        moved = choose(asked, Selection.of(mirror), client, NOW, seen=BOTH)
+        assert isinstance(moved, SessionRedirect)
+
+
 def test_a_client_of_https_is_not_sent_to_http(client: Client) -> None:
     """A session does not become less safe by moving; one over http may move to either."""
     plain = Selection.of(replace(A, base_url="http://a.example.org"))
