@@ -280,6 +280,10 @@ class _Shell:
             for target, (name, state) in zip(health.targets, health.states(), strict=True)
             if target.fingerprint in down
         ]
+        sessions = self.runtime.sessions
+        if sessions is not None:
+            states = dict(sessions.watch.states())
+            passed += [f"mirror {n} ({states[n].value})" for n in sorted(sessions.watch.down())]
         note = f"; passed over: {', '.join(passed)}" if passed else ""
         return web.Response(text=f"ok{note}\n")
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 import aiohttp
@@ -45,8 +47,9 @@ from server.sessions.watch import MirrorWatch
 from server.settings import Settings
 from server.wiring import build_session_selection
 
-# What clients send to whatever host they are redirected to.
-_CREDENTIALS: Final = ("Authorization", "Proxy-Authorization", "Cookie")
+# Names of headers that may hold a credential. git sends those of `http.extraHeader` to whatever
+# host it is redirected to, even if they are said to be for one URL alone.
+_CREDENTIALS: Final = re.compile(r"auth|cookie|token|secret|passw|credential|key", re.IGNORECASE)
 
 # No cache may send others to where this client was sent.
 _HEADERS: Final = {"Cache-Control": "no-store"}
@@ -176,9 +179,14 @@ def _kept(request: web.Request, session: Session) -> Session:
     reason = session.stays
     if request[EXCHANGE].here:
         reason = Reason.STAYS_HERE
-    elif any(name in request.headers for name in _CREDENTIALS):
+    elif any(map(_may_hold_credential, request.headers)):
         reason = Reason.CARRIES_CREDENTIALS
     return Session(session.vcs, session.repository, session.digest, reason)
+
+
+@lru_cache(1024)
+def _may_hold_credential(header: str) -> bool:
+    return _CREDENTIALS.search(header) is not None
 
 
 async def _own(

@@ -100,7 +100,9 @@ async def test_the_redirect_is_the_client_s_alone(
     assert await first(served, url, **{"Git-Protocol": "version=2"}) == expected
 
 
-@pytest.mark.parametrize("header", ["Authorization", "Proxy-Authorization", "Cookie"])
+@pytest.mark.parametrize(
+    "header", ["Authorization", "Proxy-Authorization", "Cookie", "Private-Token"]
+)
 async def test_credentials_do_not_go_along(
     serve: Serve, repository: Repository, forge: Forge, *, header: str
 ) -> None:
@@ -156,6 +158,11 @@ async def test_who_lost_its_mirror_is_answered_here_at_once(
     await watch.look()
     assert watch.down() == {"near"}
     assert (await first(served, url))[0] == 200
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{served.url}/-/readyz") as response,
+    ):
+        assert (await response.text()).startswith("ok; passed over: mirror near (")
 
 
 async def test_two_that_name_each_other_do_not_send_a_client_to_and_fro(
@@ -278,3 +285,18 @@ async def test_what_is_asked_for_is_compared_by_itself(
     assert (await first(served, url))[0] == 200
     await compared(watch)
     assert (await first(served, url))[0] == 302
+
+
+async def test_a_credential_set_for_our_url_alone_does_not_reach_the_mirror(
+    serve: Serve, repository: Repository, forge: Forge, git: Git, tmp_path: Path
+) -> None:
+    """Stock git would send even that one to the host that it is redirected to."""
+    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    url = repository.url(served.url)
+    await first(served, url)
+    await compared(watch_of(served))
+    header = f"http.{served.url}/.extraHeader=Authorization: Basic dTpw"
+    await git("-c", header, "clone", url, tmp_path / "clone")
+    assert decisions(served)["carries_credentials"] >= 1
+    assert not any(request.user for request in forge.requests())
+    assert "near" not in decisions(served)
