@@ -14,7 +14,9 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from yarl import URL
 
+from redirects.sessions import HERE
 from server.access.policies import Allowed, Hidden
 from server.access.rules import answer
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
@@ -29,6 +31,7 @@ from server.logs import Access, request_id
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Stalled
+from server.sessions.reading import MARK, MAY_MOVE, STAY
 from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
@@ -57,6 +60,7 @@ def make_app(runtime: Runtime) -> web.Application:
     app.router.add_get("/-/metrics", shell.metrics)
     app.router.add_get(BLOB_ROUTE, blobs)
     app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
+    app.router.add_route("*", f"{HERE}/{{path:.+}}", shell.here)
     app.router.add_route("*", "/{path:.*}", shell.repository)
     return app
 
@@ -241,9 +245,22 @@ class _Shell:
     async def repository(self, request: web.Request) -> web.StreamResponse:
         """A path that is not ours is a repository's; its URL says which kind of client asks."""
         routed = route(request.path, request.query.get("cmd"))
-        return await (
+        response = await (
             self.git.handle(request) if routed is None else self.hg.handle(request, routed)
         )
+        here = request[EXCHANGE].here
+        if (here or self.runtime.sessions is not None) and not response.prepared:
+            response.headers[MARK] = STAY if here else MAY_MOVE
+        return response
+
+    async def here(self, request: web.Request) -> web.StreamResponse:
+        """What follows ``/-/here`` is a path like any other, but sessions stay there."""
+        rest = request.raw_path.removeprefix(HERE)
+        # Two slashes would begin a host's name.
+        if rest == request.raw_path or rest.startswith("//"):
+            return answers.text(404, f"A repository's path follows {HERE}.")
+        request[EXCHANGE].here = True
+        return await self.repository(request.clone(rel_url=URL(rest, encoded=True)))
 
     async def livez(self, request: web.Request) -> web.Response:
         """The process answers."""
@@ -263,6 +280,10 @@ class _Shell:
             for target, (name, state) in zip(health.targets, health.states(), strict=True)
             if target.fingerprint in down
         ]
+        sessions = self.runtime.sessions
+        if sessions is not None:
+            states = dict(sessions.watch.states())
+            passed += [f"mirror {n} ({states[n].value})" for n in sorted(sessions.watch.down())]
         note = f"; passed over: {', '.join(passed)}" if passed else ""
         return web.Response(text=f"ok{note}\n")
 

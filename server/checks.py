@@ -16,6 +16,7 @@ from server.checks_hg_bundles import check_hg_bundles
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
+from server.checks_sessions import check_session_mirrors
 from server.checks_store import check_copies, check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
@@ -47,6 +48,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
             check_public_url(settings, session),
             check_upstreams(settings, session),
             check_regions(settings, session),
+            check_session_mirrors(settings, Git(time_limit=_SECONDS), session),
         ):
             async with aclosing(asked) as checks:
                 async for verdict in checks:

@@ -30,6 +30,7 @@ class Exchange:
         begun: an answer is under way, so no other can be given in its place.
         sent: bytes of content sent.
         redirected: bytes of content named by a location.
+        here: it came by a path below which sessions stay.
     """
 
     request_id: str
@@ -41,6 +42,7 @@ class Exchange:
     begun: bool = False
     sent: int = 0
     redirected: int = 0
+    here: bool = False
 
 
 REQUEST_ID: Final = "X-Request-Id"

@@ -20,6 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from redirects.decision import Decision, Redirect
 from redirects.health import State
+from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
 from server.outcome import Outcome, Question, Reply
 
@@ -127,11 +128,25 @@ class Metrics:
             ("target",),
             registry=self._registry,
         )
+        self._sessions = Counter(
+            "offramp_sessions",
+            "What was decided of whole sessions: a redirect to a mirror, or why they stay.",
+            ("dialect", "outcome", "mirror", "reason"),
+            registry=self._registry,
+        )
+        self._session_mirrors = Gauge(
+            "offramp_session_mirror_state",
+            "1 for what is thought of a mirror of sessions: up, suspect, down or half-open.",
+            ("mirror", "state"),
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
         # labels() validates, locks and formats each time; these do so once.
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
         self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
         self._bound_decisions: dict[tuple[str, str, str], Counter] = {}
+        self._bound_sessions: dict[tuple[str, str, str, str], Counter] = {}
         self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
         self._bound_asked: dict[tuple[str, Question, Reply], Counter] = {}
         self._bound_asked_seconds: dict[tuple[str, Question], Histogram] = {}
@@ -217,6 +232,24 @@ class Metrics:
         """Say what is thought of a target now."""
         for each in State:
             self._targets.labels(name, each.value).set(each is state)
+
+    def session(self, vcs: Vcs, decision: SessionDecision) -> None:
+        """Count a decision on a whole session: where it moved, or why it stays."""
+        if isinstance(decision, SessionRedirect):
+            key = (vcs, "redirect", decision.location.target, "")
+        elif decision.shadowed is not None:
+            key = (vcs, "shadow", decision.shadowed.target, "")
+        else:
+            key = (vcs, "stay", "", decision.reason.value)
+        bound = self._bound_sessions.get(key)
+        if bound is None:
+            bound = self._bound_sessions[key] = self._sessions.labels(*key)
+        bound.inc()
+
+    def session_mirror(self, name: str, state: State) -> None:
+        """Say what is thought of a mirror of sessions now."""
+        for each in State:
+            self._session_mirrors.labels(name, each.value).set(each is state)
 
     def asked_again(self, target: str) -> None:
         """Count a client that is answered inline, since it did not get its content there."""

@@ -13,17 +13,17 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from aiohttp import web
 
 from redirects.acceptance import Location, spread_of
 from redirects.networks import read_address
+from redirects.selection import Named
 from redirects.suspicion import Asker, Suspicions
-from redirects.targets import SelfTarget, Target
+from redirects.targets import SelfTarget
 from server.access.rules import HANDED_ON
 from server.exchange import EXCHANGE
-from server.health import Health
 from server.metrics import Metrics
 
 _log = logging.getLogger("offramp.health")
@@ -77,24 +77,48 @@ class FileTable:
         os.close(self.descriptor)
 
 
+N = TypeVar("N", bound=Named)
+
+
+class Watching(Protocol[N]):
+    """Knows how those are to which clients are sent: targets, or mirrors of whole sessions."""
+
+    @property
+    def targets(self) -> tuple[N, ...]:
+        """All of them."""
+        ...
+
+    def is_suspected(self, target: N) -> bool:
+        """A client has shown that it may not work, it is named all the same, and being probed."""
+        ...
+
+    def has_failed(self, target: N) -> bool:
+        """We have seen for ourselves that it does not work."""
+        ...
+
+    def suspect(self, target: N) -> None:
+        """A client that was sent there asked the same again."""
+        ...
+
+
 @dataclass(slots=True)
-class Repeats:
+class Repeats(Generic[N]):
     """Knows clients again that were sent elsewhere.
 
     Attributes:
         suspicions: what is known of them.
-        health: of the targets.
+        health: of those to which they are sent.
         metrics: count them.
         secret: hides them in what is written down; see :meth:`redirects.suspicion.Asker.of`.
         clock: seconds, the same for all processes of this machine.
     """
 
     suspicions: Suspicions
-    health: Health
+    health: Watching[N]
     metrics: Metrics
     secret: bytes = field(repr=False)
     clock: Callable[[], float] = time.monotonic
-    _targets: dict[int, Target] = field(default_factory=dict)
+    _targets: dict[int, N] = field(default_factory=dict)
     _carried: OrderedDict[bytes, asyncio.Transport] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:

@@ -37,6 +37,7 @@ from server.publish import Publisher
 from server.readback import read_back_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
+from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
 from server.upstreams.upstreams import Upstreams
@@ -68,7 +69,7 @@ class Runtime:
     store: Store
     stores: Stores
     targets: tuple[Target, ...]
-    selection: Selection
+    selection: Selection[Target]
     locator: Locator
     keys: SigningKeys
     cache: Cache
@@ -76,7 +77,8 @@ class Runtime:
     publisher: Publisher
     catalogs: Catalogs
     health: Health
-    repeats: Repeats
+    repeats: Repeats[Target]
+    sessions: Sessions | None
     sent_table: FileTable
     metrics: Metrics
     access: AccessLog
@@ -163,12 +165,9 @@ class Runtime:
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
         table = FileTable.open(settings.data)
-        repeats = Repeats(
-            Suspicions(table, settings.health.suspicion),
-            health,
-            metrics,
-            keys.derived("who was sent where"),
-        )
+        suspicions = Suspicions(table, settings.health.suspicion)
+        hidden = keys.derived("who was sent where")
+        repeats = Repeats(suspicions, health, metrics, hidden)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -188,6 +187,9 @@ class Runtime:
             ),
             settings.data,
         )
+        sessions = Sessions.of(
+            settings, http, repositories, hg_repositories, suspicions, metrics, hidden
+        )
         hg_backend = hg_pushing = None
         if settings.local_root is not None:
             place = settings.data.absolute() / HG_SERVE
@@ -205,6 +207,8 @@ class Runtime:
             runners.append(locator.run(http))
         if indexing is not None:
             runners.append(indexing.run())
+        if sessions is not None:
+            runners.append(sessions.watch.run())
         if upstreams is not None:
             runners.append(upstreams.keeping.run())
         return cls(
@@ -221,6 +225,7 @@ class Runtime:
             catalogs=catalogs,
             health=health,
             repeats=repeats,
+            sessions=sessions,
             sent_table=table,
             metrics=metrics,
             access=access,
@@ -275,6 +280,8 @@ class Runtime:
             settings=settings.redirect,
             control=build_control(settings.redirect),
         )
+        if self.sessions is not None:
+            self.sessions.adopt(settings)
         if self.indexing is not None:
             self.indexing.settings = settings
         self.settings = settings

@@ -18,6 +18,7 @@ from server.setting_types import BaseUrl, Duration, Section, Size
 from server.settings_health import HealthSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
+from server.settings_sessions import SessionMirrorSettings, check_session_mirrors
 from server.settings_stores import MAIN, PlacementSettings, ReplicaSettings, check_stores
 from server.settings_targets import (
     DirectoryStoreSettings,
@@ -201,6 +202,11 @@ class Settings(BaseSettings):
         (), description="Forges and servers whose repositories are mirrored and served."
     )
     mirrors: MirrorSettings = MirrorSettings()
+    session_mirrors: tuple[SessionMirrorSettings, ...] = Field(
+        (),
+        description="Other servers of the same repositories, to which clients may be redirected"
+        " with their first request.",
+    )
     redirect: RedirectSettings = RedirectSettings()
     health: HealthSettings = HealthSettings()
     cache: CacheSettings = CacheSettings()
@@ -255,6 +261,12 @@ class Settings(BaseSettings):
         """What is private is named by signed URLs only, and every policy has what it needs."""
         self._check_policies()
         self._check_places()
+        check_session_mirrors(
+            self.session_mirrors,
+            public_url=self.public_url,
+            local=self.local_root is not None,
+            private=self.access.private,
+        )
         names = {target.name for target in self.effective_targets()}
         for upstream in self.upstreams:
             unknown = set(upstream.targets) - names

@@ -56,14 +56,9 @@ StoreSettings = Annotated[DirectoryStoreSettings | S3StoreSettings, Field(discri
 TlsVersion = Literal["1.0", "1.1", "1.2", "1.3"]
 
 
-class TargetSection(Section):
-    """What a target reads and for whom, and what clients of Mercurial's v2 are told of it."""
+class StandingSection(Section):
+    """For whom a target is, or a mirror, and how large its share of the load."""
 
-    store: str = Field(
-        "main",
-        description="The store that it reads: `main`, which is `[store]`, or the name of one of"
-        " `[[stores]]`. `self` reads the main store.",
-    )
     regions: tuple[RegionPattern, ...] = Field(
         (),
         description="Regions (names, or shell patterns such as `eu-*`) whose clients it serves;"
@@ -71,16 +66,26 @@ class TargetSection(Section):
     )
     priority: int | None = Field(
         None,
-        description="Of the targets that are equally near, those with a lower one are tried before"
-        " those with a higher; by default a target's place in the list, 1 for the first. Targets"
-        " with the same one share the load.",
+        description="Of those that are equally near, those with a lower one are tried before those"
+        " with a higher; by default the place in the list, 1 for the first. Those with the same one"
+        " share the load.",
     )
     weight: float = Field(
         1.0,
         ge=0,
         allow_inf_nan=False,
-        description="Its share of the load among targets that are equally near and have the same"
+        description="Its share of the load among those that are equally near and have the same"
         " priority, relative to theirs. 0: nobody is sent there.",
+    )
+
+
+class TargetSection(StandingSection):
+    """What a target reads, and what clients of Mercurial's protocol v2 are told of it."""
+
+    store: str = Field(
+        "main",
+        description="The store that it reads: `main`, which is `[store]`, or the name of one of"
+        " `[[stores]]`. `self` reads the main store.",
     )
     sni_required: bool = Field(
         True,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from redirects.control import Control
 from redirects.selection import Selection, Standing
+from redirects.sessions import SessionMirror
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
@@ -132,7 +133,7 @@ async def build_targets(
     return tuple(targets)
 
 
-def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection:
+def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection[Target]:
     """The targets with what the settings say of whom each is for."""
     standings = {
         target.name: Standing(
@@ -141,6 +142,18 @@ def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selectio
         for place, target in enumerate(settings.effective_targets(), 1)
     }
     return Selection(targets, standings, settings.redirect.other_regions)
+
+
+def build_session_selection(settings: Settings) -> Selection[SessionMirror]:
+    """The mirrors of whole sessions, with what the settings say of whom each is for."""
+    standings = {
+        mirror.name: Standing(
+            mirror.regions, place if mirror.priority is None else mirror.priority, mirror.weight
+        )
+        for place, mirror in enumerate(settings.session_mirrors, 1)
+    }
+    mirrors = tuple(mirror.mirror for mirror in settings.session_mirrors)
+    return Selection(mirrors, standings, settings.redirect.other_regions)
 
 
 def build_control(settings: RedirectSettings) -> Control:

@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from redirects.sessions import HERE, Session
 from repos.git.discovery import git_dir_of
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
@@ -113,6 +114,10 @@ class GitHttp:
         if service == UPLOAD_PACK:
             authorise(Permission.PULL, repository.name, snapshot, self.runtime.settings.git)
             protocol = protocol_of(request)
+            moved = self._moved(request, repository, snapshot)
+            if moved is not None:
+                exchange.dialect = "git-v2" if protocol == 2 else "git-v0"
+                return moved
             if protocol == 2:
                 exchange.dialect, exchange.outcome = "git-v2", Outcome.HIT
                 return answers.plain(service, "advertisement", self._capabilities(snapshot))
@@ -126,6 +131,18 @@ class GitHttp:
             return await self._push_advertisement(request, repository, snapshot)
         return answers.text(
             403, "This server speaks git's smart HTTP protocol only; use git 1.6.6 or later."
+        )
+
+    def _moved(
+        self, request: web.Request, repository: GitRepository, snapshot: Snapshot
+    ) -> web.Response | None:
+        """The redirect by which a session moves to a mirror; None if it stays."""
+        sessions = self.runtime.sessions
+        if sessions is None or request.method != "GET":
+            return None
+        session = Session("git", repository.name, snapshot.refs.digest)
+        return sessions.redirect(
+            request, session, self.runtime.pipeline.control, self._terms(repository).audience
         )
 
     def _capabilities(self, snapshot: Snapshot) -> bytes:
@@ -208,6 +225,7 @@ class GitHttp:
     async def _push_advertisement(
         self, request: web.Request, repository: GitRepository, snapshot: Snapshot
     ) -> web.StreamResponse:
+        _no_push_here(request)
         authorise(Permission.PUSH, repository.name, snapshot, self.runtime.settings.git)
         exchange = request[EXCHANGE]
         exchange.dialect, exchange.outcome = "git-v0", Outcome.PASSTHROUGH
@@ -227,6 +245,7 @@ class GitHttp:
     async def _receive_pack(
         self, request: web.Request, repository: GitRepository, snapshot: Snapshot
     ) -> web.StreamResponse:
+        _no_push_here(request)
         authorise(Permission.PUSH, repository.name, snapshot, self.runtime.settings.git)
         exchange = request[EXCHANGE]
         exchange.dialect, exchange.command = "git-v0", "push"
@@ -255,3 +274,9 @@ class GitHttp:
             )
         finally:
             self.runtime.pushed()
+
+
+def _no_push_here(request: web.Request) -> None:
+    """Refuse pushes where only those come who were redirected, and none is for a push."""
+    if request[EXCHANGE].here:
+        raise Forbidden(f"Nothing is pushed below {HERE}/; push to where the repository lives.")

@@ -36,7 +36,7 @@ _CALLS: Final = (
     ("branchmap", b""),
     *(("listkeys", namespace) for namespace in (b"bookmarks", b"namespaces", b"phases")),
 )
-_BATCH: Final = "cmd=batch&cmds=" + quote(
+BATCH: Final = "cmd=batch&cmds=" + quote(
     ";".join(
         f"{name} {f'namespace={namespace.decode()}' if namespace else ''}"
         for name, namespace in _CALLS
@@ -127,7 +127,7 @@ class HgAsking:
         Raises:
             Refused, Down: it says no, or nothing.
         """
-        said = await self._string(remote, authorization, "refs", _BATCH)
+        said = await self._string(remote, authorization, "refs", BATCH)
         if len(said) > _THREAD:
             return await asyncio.to_thread(HgState.read, said)
         return HgState.read(said)

@@ -24,6 +24,7 @@ from cli.main import offramp
 from cli.setting_list import sections
 from redirects.decision import Inline, Reason
 from redirects.health import State
+from redirects.sessions import Stay
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.settings import load
@@ -92,7 +93,7 @@ def commands(page: Path) -> Iterator[str]:
     for line in code(page):
         # Behind a pipe, or what comments and redirects, another program's words begin.
         for part in re.split(r"[|&;<>#…]", line):
-            found = re.search(r"(?:^|[\s/])offramp\s+(\S.*)", part)
+            found = re.search(r"(?:^|[\s/])offramp\s+([^\s=].*)", part)  # not the setting
             if found:
                 yield found[1]
 
@@ -179,6 +180,8 @@ def metric_names() -> set[str]:
     rendered.asked("u", "refs", "yes", 1.0)
     rendered.target("t", State.UP)
     rendered.asked_again("t")
+    rendered.session("git", Stay(Reason.NO_MIRROR))
+    rendered.session_mirror("m", State.UP)
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}

@@ -15,6 +15,8 @@ from aiohttp import web
 
 from indexer.catalog import CloneBundle
 from redirects.acceptance import ACCEPTS_NOTHING, Location
+from redirects.decision import Reason
+from redirects.sessions import HERE, Session
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
@@ -33,6 +35,7 @@ from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited, streams
 from server.outcome import Outcome
 from server.runtime import Runtime
+from wire.hg.handshake import asks_upgrade
 from wire.hg.v1.manifest import INLINE_SCHEME, encode_manifest
 from wire.hg.v1.media import MERCURIAL_0_1, choose
 from wire.hg.v1.requests import COMMANDS, BadRequest
@@ -118,6 +121,8 @@ class Front:
         # What a command of an extension does, hg knows; the one who is asked takes no pushes.
         if asked.command not in COMMANDS and _NAME.fullmatch(asked.command) is None:
             return f"unknown command {asked.command[:100]!r}"
+        if question.behind.writes and question.request[EXCHANGE].here:
+            return f"nothing is pushed below {HERE}/; push to where the repository lives"
         if question.behind.writes and not self.runtime.settings.hg.may_push(name):
             return (
                 f"pushing to '{name}' through this server is not enabled; push to where the"
@@ -186,7 +191,24 @@ class Front:
         )
 
     async def _capabilities(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
+        moved = self._moved(question, snapshot)
+        if moved is not None:
+            return moved
         return replies.string(await self.capabilities(question.name, snapshot))
+
+    def _moved(self, question: _Question, snapshot: HgSnapshot) -> web.Response | None:
+        """The redirect by which a session moves to a mirror; None if it stays.
+
+        With this request stock clients begin everything, pushes too.
+        """
+        request, sessions = question.request, self.runtime.sessions
+        if sessions is None or request.method != "GET" or asks_upgrade(request.headers):
+            return None
+        pushes = self.runtime.settings.hg.may_push(question.name)
+        stays = Reason.TAKES_PUSHES if pushes else None
+        session = Session("hg", question.name, snapshot.digest, stays)
+        control, audience = self.runtime.pipeline.control, self.runtime.access_rules.audience
+        return sessions.redirect(request, session, control, audience)
 
     async def _hello(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         return replies.string(

@@ -1,0 +1,213 @@
+# Law of this file: the first request of a session is answered by a redirect, or not, from memory.
+# Where it is not known that a session may move, it stays.
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, Self
+
+import aiohttp
+from aiohttp import web
+
+from redirects.acceptance import Client
+from redirects.audience import Audience
+from redirects.control import Control
+from redirects.decision import Reason
+from redirects.negotiation import Verdict
+from redirects.selection import Selection
+from redirects.sessions import (
+    Session,
+    SessionDecision,
+    SessionMirror,
+    SessionRedirect,
+    Sighting,
+    Stay,
+    Vcs,
+    choose,
+    explain_session,
+)
+from redirects.suspicion import Suspicions
+from repos.git.program import GitFailed
+from repos.git.repository import GitRepository
+from repos.hg.database import IndexBroken, IndexUnreadable
+from repos.hg.errors import Unservable
+from repos.hg.program import HgFailed
+from repos.hg.repository import HgRepository
+from server.exchange import EXCHANGE, client_of
+from server.metrics import Metrics
+from server.outcome import Outcome
+from server.repeats import Repeats
+from server.repositories import Repositories
+from server.sessions.reading import Reading
+from server.sessions.refs import Ours, git_digest, hg_digest
+from server.sessions.watch import MirrorWatch
+from server.settings import Settings
+from server.wiring import build_session_selection
+
+# Names of headers that may hold a credential. git sends those of `http.extraHeader` to whatever
+# host it is redirected to, even if they are said to be for one URL alone.
+_CREDENTIALS: Final = re.compile(r"auth|cookie|token|secret|passw|credential|key", re.IGNORECASE)
+
+# No cache may send others to where this client was sent.
+_HEADERS: Final = {"Cache-Control": "no-store"}
+
+_NOTHING: Final[Mapping[str, Sighting]] = {}
+
+
+@dataclass(slots=True)
+class Sessions:
+    """Moves sessions to mirrors.
+
+    Attributes:
+        settings: of the server.
+        selection: the mirrors, and what decides between them.
+        watch: what is known of them.
+        repeats: knows clients again that were sent to one.
+        metrics: count decisions.
+    """
+
+    settings: Settings
+    selection: Selection[SessionMirror]
+    watch: MirrorWatch
+    repeats: Repeats[SessionMirror]
+    metrics: Metrics
+
+    @classmethod
+    def of(  # noqa: PLR0917 - what a server has of these, each once
+        cls,
+        settings: Settings,
+        http: aiohttp.ClientSession,
+        git: Repositories[GitRepository],
+        hg: Repositories[HgRepository],
+        suspicions: Suspicions,
+        metrics: Metrics,
+        secret: bytes,
+    ) -> Self | None:
+        """What moves the sessions of a server; None without mirrors.
+
+        ``secret`` is that of :class:`server.repeats.Repeats`.
+        """
+        if not settings.session_mirrors:
+            return None
+        rules = settings.health.rules
+        selection = build_session_selection(settings)
+
+        async def own(vcs: Vcs, repository: str) -> Ours | None:
+            return await _own(git if vcs == "git" else hg, repository)
+
+        watch = MirrorWatch(
+            selection.targets,
+            lambda mirror: Reading(http, mirror, rules.timeout, rules.interval),
+            own,
+            rules,
+            metrics.session_mirror,
+        )
+        repeats = Repeats(suspicions, watch, metrics, secret)
+        return cls(settings, selection, watch, repeats, metrics)
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on with other settings, of which only live ones differ; the mirrors are the same."""
+        self.settings, self.selection = settings, build_session_selection(settings)
+
+    def redirect(
+        self,
+        request: web.Request,
+        session: Session,
+        control: Control,
+        audience: Audience,
+    ) -> web.Response | None:
+        """The answer to the first request of a session that moves; None if it stays.
+
+        Args:
+            request: of the client, which may read the repository.
+            session: what it asks; why it would stay is found here, beside what is said already.
+            control: who is redirected at all.
+            audience: for whom the repository is.
+        """
+        settings, exchange = self.settings, request[EXCHANGE]
+        client = client_of(request, settings.public_url, settings.listen)
+        session = _kept(request, session)
+        decision = choose(
+            session,
+            self.selection,
+            client,
+            self.watch.clock(),
+            seen=self._seen(session, audience),
+            down=self.watch.down(),
+            enabled=settings.redirect.enabled,
+            held_back=control.held_back(client, session.repository),
+            shadow=control.shadow,
+            audience=audience,
+        )
+        question = f"session {session.vcs} {session.repository}"
+        if isinstance(decision, SessionRedirect) and self.repeats.asked_again(request, question):
+            decision = Stay(Reason.ASKED_AGAIN, decision.passed_over)
+        self.metrics.session(session.vcs, decision)
+        if isinstance(decision, Stay):
+            return None
+        self.repeats.sent(request, question, (decision.location,))
+        exchange.outcome = Outcome.REDIRECT
+        return web.Response(status=302, headers={**_HEADERS, "Location": decision.location.url})
+
+    def explain(
+        self, session: Session, client: Client, control: Control, audience: Audience
+    ) -> tuple[SessionDecision, tuple[Verdict, ...]]:
+        """What would become of such a session now, and a verdict on each mirror.
+
+        It is none of a client: nothing is counted. That the repository is of interest is noted.
+        """
+        return explain_session(
+            session,
+            self.selection,
+            client,
+            self.watch.clock(),
+            seen=self._seen(session, audience),
+            down=self.watch.down(),
+            enabled=self.settings.redirect.enabled,
+            held_back=control.held_back(client, session.repository),
+            shadow=control.shadow,
+            audience=audience,
+        )
+
+    def _seen(self, session: Session, audience: Audience) -> Mapping[str, Sighting]:
+        # Mirrors are not asked for what would not move there anyway.
+        if session.stays is not None or audience.private or not self.settings.redirect.enabled:
+            return _NOTHING
+        return self.watch.seen(session.vcs, session.repository, session.digest)
+
+
+def _kept(request: web.Request, session: Session) -> Session:
+    """The session, with why it stays if the request says so."""
+    reason = session.stays
+    if request[EXCHANGE].here:
+        reason = Reason.STAYS_HERE
+    elif any(map(_may_hold_credential, request.headers)):
+        reason = Reason.CARRIES_CREDENTIALS
+    return Session(session.vcs, session.repository, session.digest, reason)
+
+
+@lru_cache(1024)
+def _may_hold_credential(header: str) -> bool:
+    return _CREDENTIALS.search(header) is not None
+
+
+async def _own(
+    repositories: Repositories[GitRepository] | Repositories[HgRepository], name: str
+) -> Ours | None:
+    """What we say of a repository now; None if it is none any more, or cannot be read."""
+    repository = repositories.get(name)
+    try:
+        match repository:
+            case GitRepository():
+                refs = await repository.refs()
+                return Ours(refs.digest, await git_digest(refs))
+            case HgRepository():
+                snapshot = repository.at_hand() or await repository.snapshot()
+                return Ours(snapshot.digest, await hg_digest(snapshot))
+            case _:
+                return None
+    except (GitFailed, HgFailed, Unservable, IndexBroken, IndexUnreadable):
+        return None  # whoever asks for it is told why

@@ -1,0 +1,194 @@
+# Law of this file: a mirror is asked as a client asks it that is redirected there, with no
+# credential, and no redirect of its own is followed. What it answers is its refs, or a reason why
+# no client should be sent there for them.
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from redirects.decision import Reason
+from redirects.sessions import SessionMirror, Vcs
+from server.sessions.refs import git_digest, hg_state_digest
+from server.upstreams.asking import SERVICE, Down
+from server.upstreams.hg_asking import BATCH, HgState
+from wire.git.capabilities import is_v2, parse_advertisement
+from wire.git.pktline import ProtocolError
+from wire.git.refs import Refs, parse_ls_refs
+from wire.git.response import RemoteError
+from wire.git.v0_advertisement import parse_advertisement as parse_v0
+from wire.git.v2 import encode_ls_refs, without_object_format
+from wire.hg.v1.media import MERCURIAL_0_1
+
+MARK: Final = "X-Offramp-Sessions"
+"""By this header an Offramp says, with each answer of a repository, what becomes of sessions."""
+
+STAY: Final = "stay"
+"""They stay: it was asked below ``/-/here/``."""
+
+MAY_MOVE: Final = "may-move"
+"""They may be redirected to mirrors of its own."""
+
+T = TypeVar("T")
+
+_GIT_HEADERS: Final = {"User-Agent": "git/offramp", "Git-Protocol": "version=2"}
+# Some servers know Mercurial's clients by their User-Agent.
+_HG_HEADERS: Final = {"User-Agent": "mercurial/proto-1.0 (Offramp)", "Accept": MERCURIAL_0_1}
+
+# Statuses by which whoever stands before a mirror says that the mirror does not answer.
+_GATEWAY: Final = frozenset({502, 503, 504})
+
+# A list of half a million refs.
+_LONGEST: Final = 64 << 20
+# A longer list is read in a thread: it would stop the event loop for too long.
+_THREAD: Final = 256 << 10
+
+
+class Unreachable(Exception):  # noqa: N818 - a state of the mirror
+    """It does not answer at all; the message is for the log."""
+
+
+class Unfit(Exception):  # noqa: N818 - a state of the mirror
+    """It answers, and nobody should be sent there for this repository.
+
+    Attributes:
+        reason: why; the message is for the log.
+    """
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Asks one mirror for the refs of one repository.
+
+    Attributes:
+        http: the connections; they keep no cookies.
+        mirror: whom to ask.
+        answer_time: seconds within which an answer begins; else it is not reachable.
+        whole_time: seconds within which it is all here.
+    """
+
+    http: aiohttp.ClientSession
+    mirror: SessionMirror
+    answer_time: float
+    whole_time: float
+
+    async def digest(self, vcs: Vcs, repository: str) -> str:
+        """The digest of its refs, now; see :mod:`server.sessions.refs`.
+
+        Raises:
+            Unreachable: it does not answer.
+            Unfit: its answer is none that a client could go on with.
+        """
+        try:
+            async with asyncio.timeout(self.whole_time):
+                if vcs == "git":
+                    return await git_digest(await self._git(repository))
+                return hg_state_digest(await self._hg(repository))
+        except TimeoutError:
+            raise _unreadable(f"its answer is not whole within {self.whole_time:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unreachable(f"its answer broke off ({type(error).__name__})") from None
+        except (ProtocolError, RemoteError, Down) as error:
+            raise _unreadable(f"its answer cannot be read: {error}") from None
+
+    async def _git(self, repository: str) -> Refs:
+        first = self.mirror.first_url("git", repository)
+        async with self._asked("GET", first, _GIT_HEADERS) as response:
+            said = await _body(response, f"application/x-{SERVICE}-advertisement")
+        if not is_v2(said):
+            return (await _read(parse_v0, said)).refs
+        capabilities = parse_advertisement(said)
+        asked = encode_ls_refs(
+            capabilities.object_format, peel=True, symrefs=True, unborn=False, prefixes=()
+        )
+        if not capabilities.has("object-format"):
+            asked = without_object_format(asked)
+        service = f"{self.mirror.repository_url(repository)}/{SERVICE}"
+        headers = {**_GIT_HEADERS, "Content-Type": f"application/x-{SERVICE}-request"}
+        async with self._asked("POST", service, headers, asked) as response:
+            said = await _body(response, f"application/x-{SERVICE}-result")
+        return await _read(parse_ls_refs, said)
+
+    async def _hg(self, repository: str) -> HgState:
+        first = self.mirror.first_url("hg", repository)
+        async with self._asked("GET", first, _HG_HEADERS) as response:
+            words = (await _body(response, MERCURIAL_0_1)).split()
+        if b"batch" not in words:
+            raise _unreadable("it is older than Mercurial 1.9, or is none")
+        batch = f"{self.mirror.repository_url(repository)}?{BATCH}"
+        async with self._asked("GET", batch, _HG_HEADERS) as response:
+            said = await _body(response, MERCURIAL_0_1)
+        return await _read(HgState.read, said)
+
+    @asynccontextmanager
+    async def _asked(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One request, to an answer that a client could go on with."""
+        opened = self.http.request(
+            method,
+            URL(url, encoded=True),
+            data=body,
+            headers=headers,
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        try:
+            async with asyncio.timeout(self.answer_time):
+                response = await opened
+        except TimeoutError:
+            raise Unreachable(f"no answer within {self.answer_time:g} s") from None
+        except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
+            raise Unreachable("its certificate cannot be verified") from None
+        except (aiohttp.ClientError, OSError) as error:
+            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+            said = isinstance(cause, OSError) and cause.strerror
+            raise Unreachable(f"no answer ({said or type(error).__name__})") from None
+        async with response:
+            self._judge(response)
+            yield response
+
+    def _judge(self, response: aiohttp.ClientResponse) -> None:
+        status, mark = response.status, response.headers.get(MARK)
+        if status in _GATEWAY:
+            raise Unreachable(f"it answers with status {status}")
+        if 300 <= status < 400:
+            raise Unfit(Reason.MIRROR_REDIRECTS, f"it redirects (status {status})")
+        if status != 200:
+            raise _unreadable(f"it answers with status {status}")
+        if self.mirror.offramp and mark != STAY:
+            raise Unfit(Reason.MIRROR_NO_OFFRAMP, "its answer does not say that sessions stay")
+        if not self.mirror.offramp and mark is not None:
+            raise Unfit(Reason.MIRROR_MOVES_SESSIONS, "it says that sessions may be redirected")
+
+
+def _unreadable(message: str) -> Unfit:
+    return Unfit(Reason.MIRROR_UNREADABLE, message)
+
+
+async def _body(response: aiohttp.ClientResponse, media_type: str) -> bytes:
+    """The whole body of an answer of this type."""
+    if response.content_type != media_type:
+        raise _unreadable(f"it answers with Content-Type {response.content_type[:64]!r}")
+    pieces = bytearray()
+    async for data in response.content.iter_any():
+        pieces += data
+        if len(pieces) > _LONGEST:
+            raise _unreadable(f"its answer is longer than {_LONGEST >> 20} MiB")
+    return bytes(pieces)
+
+
+async def _read(parse: Callable[[bytes], T], body: bytes) -> T:
+    if len(body) > _THREAD:
+        return await asyncio.to_thread(parse, body)
+    return parse(body)

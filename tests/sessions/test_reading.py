@@ -1,0 +1,227 @@
+# Law of this file: only refs that are whole and come from where a client would get them count;
+# whatever else a mirror answers is a reason not to send anybody there.
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+import server.sessions.reading
+from redirects.decision import Reason
+from redirects.sessions import SessionMirror
+from server.sessions.reading import MARK, MAY_MOVE, Reading, Unfit, Unreachable
+from server.sessions.refs import _hg_digest, git_digest
+from tests.conformance.repositories import Repository, run_git
+from wire.git.capabilities import service_preface
+from wire.git.v0_advertisement import parse_advertisement
+
+ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
+RESULT = "application/x-git-upload-pack-result"
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@asynccontextmanager
+async def asking(answer: Answer, *, offramp: bool = False) -> AsyncIterator[Reading]:
+    """A mirror that answers everything so, and what asks it."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.0)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        async with aiohttp.ClientSession() as session:
+            yield Reading(session, SessionMirror("m", url, offramp=offramp), 60.0, 60.0)
+    finally:
+        await runner.cleanup()
+
+
+def saying(
+    status: int = 200, content_type: str = ADVERTISEMENT, body: bytes = b"", **headers: str
+) -> Answer:
+    """The same answer to everything."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.Response(
+            status=status, body=body, headers={"Content-Type": content_type, **headers}
+        )
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (saying(301, Location="https://elsewhere.example"), Reason.MIRROR_REDIRECTS),
+        (saying(307, Location="/git/x"), Reason.MIRROR_REDIRECTS),
+        (saying(404), Reason.MIRROR_UNREADABLE),
+        (saying(401), Reason.MIRROR_UNREADABLE),
+        (saying(500), Reason.MIRROR_UNREADABLE),
+        (saying(200, "text/html", b"<html>sorry"), Reason.MIRROR_UNREADABLE),
+        (saying(200, body=b"<html>sorry"), Reason.MIRROR_UNREADABLE),
+        (saying(200, body=b""), Reason.MIRROR_UNREADABLE),
+        (saying(200, body=service_preface("git-upload-pack")), Reason.MIRROR_UNREADABLE),
+        (saying(**{MARK: MAY_MOVE}), Reason.MIRROR_MOVES_SESSIONS),
+    ],
+)
+@pytest.mark.parametrize("vcs", ["git", "hg"])
+async def test_what_is_no_list_of_refs_is_told_apart(
+    answer: Answer, reason: Reason, *, vcs: str
+) -> None:
+    """Each with its reason."""
+    async with asking(answer) as reading:
+        with pytest.raises(Unfit) as unfit:
+            await reading.digest("git" if vcs == "git" else "hg", "app")
+    assert unfit.value.reason is reason
+
+
+@pytest.mark.parametrize("mark", [{}, {MARK: MAY_MOVE}])
+async def test_what_does_not_say_that_sessions_stay_is_no_offramp(mark: dict[str, str]) -> None:
+    """Whatever it answers below that path."""
+    async with asking(saying(**mark), offramp=True) as reading:
+        with pytest.raises(Unfit) as unfit:
+            await reading.digest("git", "app")
+    assert unfit.value.reason is Reason.MIRROR_NO_OFFRAMP
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+async def test_a_gateway_that_reaches_nobody_is_a_mirror_that_does_not_answer(status: int) -> None:
+    """As one where nobody listens."""
+    async with asking(saying(status)) as reading:
+        with pytest.raises(Unreachable, match=str(status)):
+            await reading.digest("git", "app")
+    async with aiohttp.ClientSession() as session:
+        gone = Reading(session, reading.mirror, 60.0, 60.0)
+        with pytest.raises(Unreachable):
+            await gone.digest("git", "app")
+
+
+async def test_who_says_nothing_in_time_does_not_answer() -> None:
+    """It is given as long as a probe of a target."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        mirror = SessionMirror("m", f"http://127.0.0.1:{listener.getsockname()[1]}")
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(Unreachable, match="no answer within"):
+                await Reading(session, mirror, 0.01, 60.0).digest("git", "app")
+
+
+async def test_an_answer_that_breaks_off_is_none() -> None:
+    """What came of it is not looked at."""
+
+    async def broken(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": ADVERTISEMENT})
+        response.content_length = 1000
+        await response.prepare(request)
+        await response.write(b"001e# service=git-upload-pack\n")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with asking(broken) as reading:
+        with pytest.raises(Unreachable, match="broke off"):
+            await reading.digest("git", "app")
+
+
+async def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mirror cannot fill our memory."""
+    monkeypatch.setattr(server.sessions.reading, "_LONGEST", 1000)
+    async with asking(saying(body=bytes(1001))) as reading:
+        with pytest.raises(Unfit, match="longer than"):
+            await reading.digest("git", "app")
+
+
+async def test_no_credential_is_sent_and_no_cookie_kept() -> None:
+    """Who asks is a program, which says so."""
+    seen: list[web.Request] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        seen.append(request)
+        response = web.Response(status=404)
+        response.set_cookie("a", "b")
+        return response
+
+    async with asking(answer) as reading:
+        for vcs in ("git", "hg"):
+            with pytest.raises(Unfit):
+                await reading.digest("git" if vcs == "git" else "hg", "app")
+    assert [request.headers["User-Agent"] for request in seen] == [
+        "git/offramp",
+        "mercurial/proto-1.0 (Offramp)",
+    ]
+    assert not any("Authorization" in request.headers for request in seen)
+
+
+def advertised(
+    repository: Repository, *options: str, protocol: str = "", body: bytes = b""
+) -> bytes:
+    """What stock upload-pack says."""
+    return subprocess.run(
+        ["git", "upload-pack", "--stateless-rpc", *options, str(repository.git_dir)],
+        input=body,
+        env={**os.environ, "GIT_PROTOCOL": protocol},
+        capture_output=True,
+        check=True,
+    ).stdout
+
+
+async def test_protocols_say_the_same_of_a_repository(repository: Repository) -> None:
+    """A mirror that speaks v0 alone has the digest of one that speaks v2; changes change it."""
+    repository.git("tag", "-a", "-m", "tagged", "tagged")
+    preface = service_preface("git-upload-pack")
+
+    def backend(*, v2: bool) -> Answer:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            protocol = request.headers.get("Git-Protocol", "") if v2 else ""
+            if request.method == "GET":
+                said = preface + advertised(repository, "--advertise-refs", protocol=protocol)
+                return web.Response(body=said, headers={"Content-Type": ADVERTISEMENT})
+            said = advertised(repository, protocol=protocol, body=await request.read())
+            return web.Response(body=said, headers={"Content-Type": RESULT})
+
+        return answer
+
+    async def digests() -> set[str]:
+        async with asking(backend(v2=True)) as new, asking(backend(v2=False)) as old:
+            return {await new.digest("git", "app"), await old.digest("git", "app")}
+
+    (before,) = await digests()
+    repository.git("update-ref", "refs/heads/new", "HEAD")
+    (after,) = await digests()
+    assert before != after
+
+
+async def test_a_digest_is_of_what_head_stands_for_too(repository: Repository) -> None:
+    """A clone checks that branch out."""
+
+    async def digest() -> str:
+        whole = service_preface("git-upload-pack") + advertised(repository, "--advertise-refs")
+        return await git_digest(parse_advertisement(whole).refs)
+
+    run_git(repository.git_dir, "update-ref", "refs/heads/same", "HEAD")
+    before = await digest()
+    run_git(repository.git_dir, "symbolic-ref", "HEAD", "refs/heads/same")
+    assert await digest() != before
+
+
+def test_mercurial_is_compared_by_what_clients_see() -> None:
+    """In whatever order it is said; of a publishing server, drafts make no difference."""
+    one = _hg_digest(b"aa bb\n", b"default aa bb\nx cc", b"m\taa\nn\tbb", b"publishing\tTrue")
+    assert one == _hg_digest(
+        b"bb aa", b"x cc\ndefault bb aa", b"n\tbb\nm\taa", b"cc\t1\npublishing\tTrue"
+    )
+    for changed in (
+        (b"aa", b"default aa bb\nx cc", b"m\taa\nn\tbb", b"publishing\tTrue"),
+        (b"aa bb", b"default aa bb", b"m\taa\nn\tbb", b"publishing\tTrue"),
+        (b"aa bb", b"default aa bb\nx cc", b"m\taa", b"publishing\tTrue"),
+        (b"aa bb", b"default aa bb\nx cc", b"m\taa\nn\tbb", b"cc\t1"),
+    ):
+        assert _hg_digest(*changed) != one
