@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from server.access.policies import Allowed, Hidden
 from server.access.rules import answer
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
-from server.exchange import EXCHANGE, REQUEST_ID, Exchange, client_of
+from server.exchange import EXCHANGE, REQUEST, REQUEST_ID, Exchange, client_of
 from server.git import answers
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
@@ -160,6 +160,7 @@ class _Shell:
             request_id(request.headers.get(REQUEST_ID)), self.runtime.locator.find(request)
         )
         request[EXCHANGE] = exchange
+        REQUEST.set(exchange.request_id)
         status = 500
         try:
             response = await self._answer(request, handler, exchange)

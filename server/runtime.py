@@ -25,6 +25,7 @@ from repos.hg.program import Hg
 from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
 from server.catalogs import Catalogs
+from server.decisions import Decisions
 from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing, changed
@@ -76,6 +77,7 @@ class Runtime:
     repeats: Repeats
     sent_table: FileTable
     metrics: Metrics
+    decisions: Decisions
     access: AccessLog
     repositories: Repositories[GitRepository]
     hg_repositories: Repositories[HgRepository]
@@ -154,6 +156,7 @@ class Runtime:
             settings.health.rules,
             metrics.target,
         )
+        decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         repeats = Repeats(Suspicions(table, settings.health.suspicion), health, metrics)
         git = Git(settings.limits.program_time)
@@ -209,6 +212,7 @@ class Runtime:
             repeats=repeats,
             sent_table=table,
             metrics=metrics,
+            decisions=decisions,
             access=access,
             repositories=repositories,
             hg_repositories=hg_repositories,
@@ -223,6 +227,7 @@ class Runtime:
                 catalogs,
                 health,
                 metrics,
+                decisions,
                 settings.redirect,
                 build_control(settings.redirect),
             ),
@@ -252,6 +257,7 @@ class Runtime:
             await self.locator.adopt(settings.regions)
         if settings.log != self.settings.log:
             self.access = configure(settings.log, self.access.stream)
+            self.decisions.share = settings.log.decisions
         self.selection = build_selection(settings, self.targets)
         self.pipeline = replace(
             self.pipeline,
