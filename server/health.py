@@ -46,12 +46,37 @@ class _Watched:
         breaker: what is thought of it.
         probed: when its last probe began.
         suspected: set when it is to be probed soon.
+        turned: when clients began to be sent there, or ceased to be.
+        said: what was seen of it last.
     """
 
     target: Target
     breaker: Breaker
     probed: float
     suspected: asyncio.Event = field(default_factory=asyncio.Event)
+    turned: float = 0.0
+    said: str = "nothing yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of a target now, for people.
+
+    Attributes:
+        name: of the target.
+        state: what is thought of it.
+        is_named: clients may be sent there.
+        lasted: seconds since that state began.
+        turned: seconds since clients began to be sent there, or ceased to be.
+        seen: what was seen of it last.
+    """
+
+    name: str
+    state: State
+    is_named: bool
+    lasted: float
+    turned: float
+    seen: str
 
 
 @dataclass(slots=True)
@@ -78,11 +103,14 @@ class Health:
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _down: frozenset[str] = field(default=frozenset())
     _store_down: bool = False
+    _store_turned: float = 0.0
 
     def __post_init__(self) -> None:
-        now = self.clock()
+        now = self._store_turned = self.clock()
         for target in self.targets:
-            self._watched[target.fingerprint] = _Watched(target, Breaker(since=now), now)
+            self._watched[target.fingerprint] = _Watched(
+                target, Breaker(since=now), now, turned=now
+            )
             self.changed(target.name, State.UP)
 
     def down(self) -> frozenset[str]:
@@ -93,6 +121,27 @@ class Health:
         """Names of the targets, and what is thought of each; it is down while the store is."""
         return tuple(
             (each.target.name, State.DOWN if self._store_down else each.breaker.state)
+            for each in self._watched.values()
+        )
+
+    def observed(self) -> tuple[Observed, ...]:
+        """What is known of each target; while the store is down, that."""
+        now = self.clock()
+        if self._store_down:
+            lasted = now - self._store_turned
+            return tuple(
+                Observed(name, state, False, lasted, lasted, "the store does not answer")
+                for name, state in self.states()
+            )
+        return tuple(
+            Observed(
+                each.target.name,
+                each.breaker.state,
+                each.breaker.is_named,
+                now - each.breaker.since,
+                now - each.turned,
+                each.said,
+            )
             for each in self._watched.values()
         )
 
@@ -162,8 +211,9 @@ class Health:
         """Change what is thought of a target."""
         before = watched.breaker
         now = self.clock()
-        watched.breaker = before.seen(what, now, self.rules)
+        watched.breaker, watched.said = before.seen(what, now, self.rules), why
         if watched.breaker.is_named != before.is_named:
+            watched.turned = now
             self._name()
         state = watched.breaker.state
         if state is before.state:
@@ -194,6 +244,7 @@ class Health:
     async def _look_at_store(self) -> None:
         was, self._store_down = self._store_down, not await self._holds_probe()
         if was != self._store_down:
+            self._store_turned = self.clock()
             self._name()
             told = "does not answer, so nothing is named" if self._store_down else "answers again"
             _log.warning("the store %s", told)

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from ipaddress import ip_network
 
 from aiohttp import web
 
 from redirects.audience import Audience
+from redirects.networks import IPNetwork
 from server.access.policies import (
     Allowed,
     Auth,
@@ -37,12 +39,17 @@ class AccessRules:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""
-        if self._operators is None:
-            return True
+        return self._operators is None or self._is_among(request, self._operators)
+
+    def sees_clients(self, request: web.Request) -> bool:
+        """Whether a caller may see who asks for what: never everybody, whatever is served."""
+        return self._is_among(request, self._operators or _THIS_MACHINE_ALONE)
+
+    def _is_among(self, request: web.Request, networks: Iterable[IPNetwork]) -> bool:
         handed_on = any(name in request.headers for name in HANDED_ON)
         if not self._settings.operators and handed_on:
             return False  # this machine's proxy asks for somebody else
-        return holds(self._operators, request.remote or "")
+        return holds(networks, request.remote or "")
 
     def local(self, request: web.Request, name: str) -> Verdict:
         """Whether a caller may read the repository ``name`` below ROOT."""
@@ -62,6 +69,7 @@ class AccessRules:
 
 _EVERYBODY = Allowed("")
 _THIS_MACHINE = ("127.0.0.0/8", "::1/128")
+_THIS_MACHINE_ALONE = tuple(map(ip_network, _THIS_MACHINE))
 HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 
 
