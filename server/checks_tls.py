@@ -28,8 +28,10 @@ _VERSIONS: Final[Mapping[TlsVersion, ssl.TLSVersion]] = {
     "1.2": ssl.TLSVersion.TLSv1_2,
     "1.3": ssl.TLSVersion.TLSv1_3,
 }
-# What clients that are not ancient need; that a host speaks older ones is no merit.
+# What clients that are not ancient know; that a host speaks older ones is no merit.
 _WANTED: Final = ("1.2", "1.3")
+# Clients that know no 1.3 drop a target that does not list this.
+_LEAST: Final[TlsVersion] = "1.2"
 
 # Debian's OpenSSL offers TLS 1.0 and 1.1 only with what it else refuses.
 _ANY_CIPHER: Final = "ALL:@SECLEVEL=0"
@@ -105,9 +107,9 @@ def _of_versions(claim: Claim, spoken: Mapping[TlsVersion, bool]) -> list[Verdic
     if not claim.versions:
         return [Verdict(Level.OK, f"{what}; tls_versions says nothing of it")]
     wrong = [version for version in claim.versions if spoken.get(version) is False]
-    silent = [v for v in _WANTED if v in speaks and v not in claim.versions]
-    if not wrong and not silent:
-        return [Verdict(Level.OK, f"{what}, as tls_versions says")]
+    dropped = _LEAST in speaks and _LEAST not in claim.versions
+    if not wrong and not dropped:
+        return [Verdict(Level.OK, f"{what}, thus what tls_versions lists")]
     right = [v for v in _VERSIONS if v in speaks and (v in _WANTED or v in claim.versions)]
     listed = ", ".join(f'"{version}"' for version in right)
     said = f"{what}, and tls_versions lists {', '.join(claim.versions)}"

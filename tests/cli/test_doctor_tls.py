@@ -115,6 +115,7 @@ async def found(*made: Claim) -> list[Verdict]:
     ("speaks", "claimed", "level", "remedy"),
     [
         (BOTH, ("1.2", "1.3"), Level.OK, ""),
+        (BOTH, ("1.2",), Level.OK, ""),
         (BOTH, (), Level.OK, ""),
         ((ONE_POINT_TWO,) * 2, ("1.2", "1.3"), Level.WARN, 'write tls_versions = ["1.2"]'),
         ((ONE_POINT_THREE,) * 2, ("1.2",), Level.WARN, 'write tls_versions = ["1.3"]'),
@@ -129,7 +130,7 @@ async def test_versions(
     level: Level,
     remedy: str,
 ) -> None:
-    """A version that is listed and not spoken, or spoken and not listed, is told."""
+    """A version that is listed and not spoken is told, and 1.2 that is not listed."""
     async with listening(context(trusted, versions=speaks)) as port:
         (verdict,) = await found(claim(port, *claimed))
     assert (verdict.level, verdict.remedy) == (level, remedy)

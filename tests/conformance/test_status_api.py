@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import re
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from indexer.report import Silent
 from redirects.decision import Reason
 from server.indexing import index_all
 from tests.conformance.clones import accepting, locations
+from tests.conformance.processes import Offramp
 from tests.conformance.repositories import Repository
 from tests.conformance.test_regions import file_server, from_address
 from tests.conftest import Serve, Served
@@ -212,3 +214,29 @@ async def test_a_share_of_the_decisions_is_logged(
     newest = next(decisions.last())
     assert line.__dict__["request_id"] == newest.request_id
     assert line.__dict__["passed_over"] == [f"us: {Reason.DOWN.value}"]
+
+
+async def test_the_log_has_the_decision_that_is_told(
+    offramp: Offramp, repository: Repository, tmp_path: Path
+) -> None:
+    """Once SIGHUP says that all decisions are to be logged, by the same request id."""
+    config = tmp_path / "offramp.toml"
+    text = 'regions.proxies = ["127.0.0.0/8"]\nredirect.min_size = 0\nlog.format = "json"\n'
+    config.write_text(f"{text}log.decisions = 0\n")
+    server = await offramp.serve(repository.root, "--config", str(config))
+    client = from_address(accepting(tmp_path), AMERICA)
+    await client("clone", "--bare", repository.url(server.url), "first")
+    config.write_text(f"{text}log.decisions = 1\n")
+    server.process.send_signal(signal.SIGHUP)
+    await server.logged("goes on with new log.decisions")
+    await client("clone", "--bare", repository.url(server.url), "second")
+    line = json.loads(await server.logged('"event": "decision"'))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{server.url}/-/api/decisions") as answer,
+    ):
+        told = await answer.json()
+    assert told["process"] in {server.process.pid, *server.workers()}
+    second, first = told["decisions"]
+    assert line["request_id"] == second["request_id"] != first["request_id"]
+    assert (line["target"], line["network"]) == (second["target"], "198.51.100.0/24")
