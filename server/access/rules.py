@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from ipaddress import ip_network
 
@@ -42,7 +43,14 @@ class AccessRules:
         return self._operators is None or self._is_among(request, self._operators)
 
     def sees_clients(self, request: web.Request) -> bool:
-        """Whether a caller may see who asks for what: never everybody, whatever is served."""
+        """Whether a caller may see who asks for what: never everybody, whatever is served.
+
+        Where nobody is listed, this machine may, under a name of its own: a proxy that says of
+        nobody that it asks for him still says which host he wanted, and so does a browser that a
+        page of somebody else's sends here.
+        """
+        if not self._settings.operators and not _HERE.fullmatch(request.headers.get("Host", "")):
+            return False
         return self._is_among(request, self._operators or _THIS_MACHINE_ALONE)
 
     def _is_among(self, request: web.Request, networks: Iterable[IPNetwork]) -> bool:
@@ -69,6 +77,7 @@ class AccessRules:
 
 _EVERYBODY = Allowed("")
 _THIS_MACHINE = ("127.0.0.0/8", "::1/128")
+_HERE = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?")
 _THIS_MACHINE_ALONE = tuple(map(ip_network, _THIS_MACHINE))
 HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 

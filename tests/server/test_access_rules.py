@@ -200,10 +200,15 @@ def test_figures_are_for_operators(
 @pytest.mark.parametrize(
     ("operators", "remote", "headers", "seen"),
     [
-        ((), "192.0.2.1", {}, False),
-        ((), "::1", {}, True),
-        ((), "::ffff:127.0.0.1", {}, True),
-        ((), "127.0.0.1", {"Via": "1.1 edge"}, False),
+        ((), "192.0.2.1", {"Host": "localhost"}, False),
+        ((), "::1", {"Host": "[::1]:8417"}, True),
+        ((), "127.0.0.1", {"Host": "localhost:8417"}, True),
+        ((), "::ffff:127.0.0.1", {"Host": "127.0.0.1:8417"}, True),
+        ((), "127.0.0.1", {"Host": "localhost", "Via": "1.1 edge"}, False),
+        # A proxy that keeps the name, or a page of somebody else's whose name leads here.
+        ((), "127.0.0.1", {"Host": "git.example.org"}, False),
+        ((), "127.0.0.1", {"Host": "127.0.0.1.example.org"}, False),
+        ((), "127.0.0.1", {}, False),
         (("192.0.2.0/24",), "192.0.2.1", {}, True),
         (("192.0.2.0/24",), "127.0.0.1", {}, False),
     ],
