@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cli.errors import UserError
 from cli.options import Given, config_option, settings_from
 
 if TYPE_CHECKING:
@@ -27,16 +28,33 @@ def command() -> None:
 
 @command.command()
 @config_option
-def check(config: Path | None) -> None:
+@click.option(
+    "--files/--no-files",
+    default=True,
+    show_default=True,
+    help="Look at the files with keys and credentials that the settings name. Not, where these are"
+    " on another machine.",
+)
+def check(config: Path | None, *, files: bool) -> None:
     """Say whether the settings are right, and what follows from them.
 
-    Every fault is a line on standard error, and the exit code is 2.
+    Every fault is a line on standard error, and the exit code is 2. Nobody is asked; `offramp
+    doctor` tries what is written.
     """
     from cli.complaints import unknown_variables
+    from server.checks_keys import check_keys
+    from server.checks_scopes import check_scopes
+    from server.verdict import Level
 
     settings = _checked(config)
     for line in unknown_variables(os.environ):
         click.echo(f"offramp: {line}", err=True)
+    found = [*check_scopes(settings), *(check_keys(settings) if files else ())]
+    for verdict in found:
+        kind = "" if verdict.level is Level.FAIL else "warning: "
+        click.echo(f"offramp: {kind}{verdict.what}; {verdict.remedy}", err=True)
+    if any(verdict.level is Level.FAIL for verdict in found):
+        raise click.exceptions.Exit(UserError.exit_code)
     click.echo(f"{config or 'defaults and environment'}: ok")
     for name, value in _highlights(settings):
         click.echo(f"  {name:<10} {value}")
@@ -47,7 +65,6 @@ def _checked(config: Path | None) -> Settings:
     from pydantic import ValidationError
 
     from cli.complaints import complaints
-    from cli.errors import UserError
     from server.settings import load
 
     try:

@@ -1,10 +1,9 @@
 # Law of this file: how a decision is told to people, step by step; it is made where servers make
-# theirs.
+# theirs, or by a server that runs.
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,14 +13,16 @@ import click
 
 from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options
+from cli.tables import printable, size
 
 if TYPE_CHECKING:
-    from redirects.locality import Whereabouts
-    from redirects.negotiation import Verdict
-    from server.explaining import Asked, Explanation
+    from server.explaining import Asked
+    from server.status_documents import ClientDocument, ExplanationDocument, VerdictDocument
 
-_SCHEMES: Final = ("http", "https")
-_CHOSEN: Final = "chosen"
+# Of one question to a server, which asks nobody else but perhaps its store.
+_SECONDS: Final = 20.0
+_LONGEST_ANSWER: Final = 1 << 20
+_LONGEST_SAID: Final = 300
 
 
 @click.command()
@@ -42,6 +43,12 @@ _CHOSEN: Final = "chosen"
     metavar="SHA256",
     help="The content; by default the newest bundle, with which a clone begins.",
 )
+@click.option(
+    "--server",
+    metavar="URL",
+    help="Ask the server that runs there, which knows since when a target is down. It must hold us"
+    " for an operator, and tells URLs without their signatures.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @settings_options(root=False)
 def command(
@@ -52,144 +59,142 @@ def command(
     accepts: str,
     region: str | None,
     entity: str | None,
+    server: str | None,
     as_json: bool,
 ) -> None:
     """Show to which target a client would be sent for content of REPO, and why to no other.
 
     The decision is made anew, with the settings, lists and catalogs that servers use, and after a
-    probe of each target. The URL at the end is a key: who has it can read the content, until it
-    expires. Exits with 1 if there is no such content.
+    look at each target; nothing is written. The URL at the end is a key: who has it can read the
+    content, until it expires. Exits with 1 if there is no such content.
     """
-    from indexer.catalog import CatalogError
-    from server.explaining import NothingToExplain, explained
-
-    # What a server would log is part of the explanation here.
-    logging.getLogger("offramp").addHandler(logging.NullHandler())
     asked = _asked(repo, address, accepts, region, entity)
-    settings = settings_from(given)
-    with told_plainly():
-        try:
-            explanation = asyncio.run(explained(settings, asked))
-        except (NothingToExplain, CatalogError) as error:
-            raise Failed(str(error)) from None
-    for fault in explanation.faults:
-        click.echo(f"offramp: list of networks not read: {fault}", err=True)
+    document = _made_here(given, asked) if server is None else _told_by(server, asked)
+    for note in document.notes:
+        click.echo(f"offramp: {note}", err=True)
     if as_json:
-        click.echo(json.dumps(_values(explanation), indent=2))
+        click.echo(document.model_dump_json(indent=2))
         return
-    for title, text in _lines(explanation, accepts):
+    for title, text in _lines(document, accepts):
         click.echo(f"{title:<8}  {text}")
 
 
 def _asked(repo: str, address: str, accepts: str, region: str | None, entity: str | None) -> Asked:
-    from redirects.locality import region_word
-    from redirects.networks import read_address
-    from server.explaining import Asked
-    from stores.entity import is_digest
+    from server.explaining import Asked, BadQuestion
 
-    if read_address(address) is None:
-        raise UserError(f"--from {address}: no IP address, such as 192.0.2.7 or 2001:db8::7")
-    protocols = frozenset(word.strip() for word in accepts.split(",") if word.strip())
-    unknown = sorted(protocols - set(_SCHEMES))
-    if unknown:
-        raise UserError(f"--accepts {accepts}: {unknown[0]!r} is neither http nor https")
-    word = None if region is None else region_word(region)
-    if region is not None and word is None:
-        raise UserError(f"--region {region}: no name of a region, such as eu-west-1")
-    if entity is not None and not is_digest(entity):
-        raise UserError(f"--entity {entity}: no SHA-256 in 64 lower-case hex digits")
-    return Asked(repo.strip("/"), address, word, protocols, entity)
+    try:
+        return Asked.read(repo, address, accepts, region, entity)
+    except BadQuestion as error:
+        raise UserError(f"--{error.parameter} {error}") from None
 
 
-def _because(where: Whereabouts) -> str:
+def _made_here(given: Given, asked: Asked) -> ExplanationDocument:
+    from indexer.catalog import CatalogError
+    from server.explaining import NothingToExplain
+    from server.explaining_alone import explained_alone
+    from server.status_documents import ExplanationDocument
+
+    # What a server would log is part of the explanation here.
+    logging.getLogger("offramp").addHandler(logging.NullHandler())
+    settings = settings_from(given)
+    with told_plainly():
+        try:
+            explanation = asyncio.run(explained_alone(settings, asked))
+        except (NothingToExplain, CatalogError) as error:
+            raise Failed(str(error)) from None
+    return ExplanationDocument.of(explanation, whole_url=True)
+
+
+def _told_by(server: str, asked: Asked) -> ExplanationDocument:
+    """What a running server says.
+
+    Raises:
+        UserError: the URL is none.
+        Failed: nothing comes from there, or no explanation.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from server.setting_types import BaseUrl, without_secrets
+    from server.status_documents import ExplanationDocument
+
+    try:
+        base: str = TypeAdapter(BaseUrl).validate_python(server)
+    except ValidationError:
+        raise UserError(
+            f"--server {without_secrets(server)}: no base URL; write http(s)://host[:port][/path]"
+        ) from None
+    status, body = asyncio.run(_fetched(base, asked))
+    if status != 200:
+        said = " ".join(body.decode(errors="replace").split())[:_LONGEST_SAID]
+        raise Failed(f"{base} answers {status}: {printable(said)}")
+    try:
+        return ExplanationDocument.model_validate_json(body)
+    except ValidationError:
+        raise Failed(f"{base}: what answers there is no Offramp, or one of another age") from None
+
+
+async def _fetched(base: str, asked: Asked) -> tuple[int, bytes]:
+    import aiohttp
+
+    from server.status_api import EXPLAIN_ROUTE
+
+    query = {
+        "repo": asked.repository,
+        "from": asked.address,
+        "accepts": ",".join(sorted(asked.protocols)),
+    }
+    query |= {} if asked.word is None else {"region": asked.word}
+    query |= {} if asked.digest is None else {"entity": asked.digest}
+    timeout = aiohttp.ClientTimeout(total=_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"{base}{EXPLAIN_ROUTE}", params=query, allow_redirects=False) as answer,
+        ):
+            return answer.status, await answer.content.read(_LONGEST_ANSWER)
+    except TimeoutError:
+        raise Failed(f"{base}: no answer within {_SECONDS:.0f} s") from None
+    except (aiohttp.ClientError, OSError) as error:
+        raise Failed(f"{base} cannot be asked: {error}") from None
+
+
+def _because(client: ClientDocument) -> str:
     """How it is known where a client is."""
-    found = where.prefix
-    holds = "" if found is None else f"{found.network} is in {found.region} ({found.source})"
-    if where.said:
+    holds = ""
+    if client.prefix is not None:
+        holds = f"{client.prefix} is in {client.prefix_region} ({client.source})"
+    if client.said:
         return f"its own word; by its address, {holds or 'no network that is known holds it'}"
     return holds or "no network that is known holds its address"
 
 
-def _lines(explanation: Explanation, accepts: str) -> Iterator[tuple[str, str]]:
-    from cli.tables import size
-    from redirects.decision import Redirect
-
-    where, content = explanation.where, explanation.content
-    yield "client", f"{where.address}, spread as {where.network}, accepts {accepts or 'nothing'}"
-    yield "region", f"{where.region or 'not known'}: {_because(where)}"
-    yield "content", f"{content.title}, {size(content.entity.size)}, {content.entity.digest}"
-    for verdict in explanation.verdicts:
-        yield "target", f"{_title(explanation, verdict)}: {_told(explanation, verdict)}"
-    decision = explanation.decision
-    if isinstance(decision, Redirect):
-        location = decision.location
-        yield "answer", f"a redirect to {location.target}, {_until(location.expires)}"
-        yield "url", location.url
-    else:
-        yield "answer", f"inline: {decision.reason.value}: {decision.reason.text}"
-
-
-def _word(explanation: Explanation, verdict: Verdict) -> str:
-    from redirects.decision import Redirect
-
-    if verdict.reason is not None:
-        return str(verdict.reason.value)
-    # Where nothing is named whatever the targets, none of them is at fault.
-    return _CHOSEN if isinstance(explanation.decision, Redirect) else "would_be_chosen"
+def _lines(document: ExplanationDocument, accepts: str) -> Iterator[tuple[str, str]]:
+    client, content, redirect = document.client, document.content, document.redirect
+    yield "client", f"{client.address}, spread as {client.network}, accepts {accepts or 'nothing'}"
+    yield "region", f"{client.region or 'not known'}: {_because(client)}"
+    yield "content", f"{content.title}, {size(content.size)}, {content.digest}"
+    several = len({verdict.store for verdict in document.targets}) > 1
+    for verdict in document.targets:
+        title = f"{verdict.name} of {verdict.store}" if several else verdict.name
+        yield "target", f"{title}: {_told(verdict)}"
+    if redirect is None:
+        yield "answer", f"inline: {document.inline}: {document.inline_text}"
+        return
+    until = "that does not expire"
+    if redirect.expires is not None:
+        until = f"that works until {_moment(redirect.expires)}"
+    yield "answer", f"a redirect to {redirect.target}, by a URL {until}"
+    yield "url", redirect.url
 
 
-def _told(explanation: Explanation, verdict: Verdict) -> str:
-    word = _word(explanation, verdict)
-    return word if verdict.reason is None else f"{word}: {verdict.reason.text}"
+def _told(verdict: VerdictDocument) -> str:
+    said = verdict.verdict
+    if verdict.since is not None:
+        said += f" since {_moment(verdict.since)}"
+    if verdict.text:
+        said += f": {verdict.text}"
+    return said if verdict.seen is None else f"{said} Seen last: {verdict.seen}"
 
 
-def _title(explanation: Explanation, verdict: Verdict) -> str:
-    """A target, and its store where there are several."""
-    several = len(set(explanation.reads.values())) > 1
-    return f"{verdict.target}{f' of {explanation.reads[verdict.target]}' if several else ''}"
-
-
-def _until(expires: float | None) -> str:
-    if expires is None:
-        return "by a URL that does not expire"
-    return f"by a URL that works until {datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M:%S} UTC"
-
-
-def _values(explanation: Explanation) -> dict[str, object]:
-    from redirects.decision import Redirect
-
-    where, content, decision = explanation.where, explanation.content, explanation.decision
-    prefix = where.prefix
-    outcome: dict[str, object]
-    if isinstance(decision, Redirect):
-        location = decision.location
-        named = {"target": location.target, "url": location.url, "expires": location.expires}
-        outcome = {"redirect": named, "inline": None}
-    else:
-        outcome = {"redirect": None, "inline": decision.reason.value}
-    return {
-        "client": {
-            "address": where.address,
-            "network": where.network,
-            "region": where.region,
-            "said": where.said,
-            "prefix": None if prefix is None else str(prefix.network),
-            "prefix_region": None if prefix is None else prefix.region,
-            "source": None if prefix is None else prefix.source,
-        },
-        "content": {
-            "title": content.title,
-            "digest": content.entity.digest,
-            "size": content.entity.size,
-        },
-        "targets": [
-            {
-                "name": verdict.target,
-                "store": explanation.reads[verdict.target],
-                "verdict": _word(explanation, verdict),
-                "text": "" if verdict.reason is None else verdict.reason.text,
-            }
-            for verdict in explanation.verdicts
-        ],
-        **outcome,
-    }
+def _moment(when: datetime) -> str:
+    return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"

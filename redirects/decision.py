@@ -188,3 +188,15 @@ class Inline:
 
 
 Decision = Redirect | Inline
+
+
+def told(decision: Decision) -> tuple[str, str, str]:
+    """A decision in words for logs and figures: outcome, target and reason, or empty.
+
+    The outcome is ``redirect``, ``inline``, or ``shadow`` where decisions are only counted.
+    """
+    if isinstance(decision, Redirect):
+        return "redirect", decision.location.target, ""
+    if decision.shadowed is not None:
+        return "shadow", decision.shadowed.target, ""
+    return "inline", "", decision.reason.value

@@ -78,15 +78,19 @@ def locations(
     readable: AbstractSet[str],
     down: AbstractSet[str] = NONE_DOWN,
     audience: Audience,
+    passed_over: list[PassedOver],
 ) -> Iterator[Location]:
     """All locations that could be named to a client which takes several, the best first.
 
-    The arguments are those of :func:`negotiate`.
+    The arguments are those of :func:`negotiate`; targets that give none are added to
+    ``passed_over``.
     """
     for candidate in selection.order(client, entity.digest, acceptance.targets):
         found = _judge(candidate, acceptance, entity, client, now, readable, down, audience)
         if isinstance(found, Location):
             yield found
+        else:
+            passed_over.append(PassedOver(candidate.target.name, found))
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,15 @@ from ipaddress import (
     IPv6Address,
     IPv6Network,
     ip_address,
+    ip_network,
 )
 from typing import Final, Self
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+
+# Bits of the prefix under which addresses of IPv4 stand in IPv6 (RFC 4291, section 2.5.5.2).
+_MAPPED: Final = 96
 
 # Bits of an IPv6 address below a /56, which is what one site gets of most providers (RFC 6177).
 _SITE: Final = 72
@@ -57,6 +61,22 @@ def read_address(text: str) -> IPAddress | None:
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         return address.ipv4_mapped
     return address
+
+
+def read_network(text: str) -> IPNetwork:
+    """The network that ``text`` is, one of IPv4 in IPv6 (``::ffff:192.0.2.0/120``) as of IPv4.
+
+    Addresses are read likewise, so they would be in none of those.
+
+    Raises:
+        ValueError: it is none, or an address within one.
+    """
+    network = ip_network(text)
+    if isinstance(network, IPv6Network) and network.prefixlen >= _MAPPED:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return IPv4Network((mapped, network.prefixlen - _MAPPED))
+    return network
 
 
 def network_of(address: IPAddress) -> str:

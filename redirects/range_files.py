@@ -13,11 +13,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_network
 from typing import Final, Literal
 
 from redirects.locality import REGION_NAME
-from redirects.networks import IPNetwork, Prefix
+from redirects.networks import IPNetwork, Prefix, read_network
 
 RangeFormat = Literal["aws", "google"]
 
@@ -95,4 +94,4 @@ def _entry(entry: object, shape: _Shape) -> tuple[IPNetwork, str]:
     region = region.lower() if isinstance(region, str) else ""
     if not REGION_NAME.fullmatch(region):
         raise ValueError(f"its {shape.region} is no name of a region")
-    return ip_network(texts[0]), region
+    return read_network(texts[0]), region

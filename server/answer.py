@@ -13,16 +13,23 @@ from cache.records import Part
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import Audience
-from redirects.decision import Decision
+from redirects.decision import Decision, PassedOver
 from stores.entity import Entity
 
 
 @dataclass(frozen=True, slots=True)
 class Redirected:
-    """An entity that the client is told where to find."""
+    """An entity that the client is told where to find.
+
+    Attributes:
+        part: the entity.
+        location: where it is.
+        passed_over: targets before it.
+    """
 
     part: Part
     location: Location
+    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

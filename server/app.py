@@ -20,7 +20,7 @@ from redirects.sessions import HERE
 from server.access.policies import Allowed, Hidden
 from server.access.rules import answer
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
-from server.exchange import EXCHANGE, REQUEST_ID, Exchange, client_of
+from server.exchange import EXCHANGE, REQUEST, REQUEST_ID, Exchange, client_of
 from server.git import answers
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
@@ -32,6 +32,7 @@ from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Stalled
 from server.sessions.reading import MARK, MAY_MOVE, STAY
+from server.status_api import add_status_api
 from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
@@ -58,6 +59,7 @@ def make_app(runtime: Runtime) -> web.Application:
     app.router.add_get("/-/livez", shell.livez)
     app.router.add_get("/-/readyz", shell.readyz)
     app.router.add_get("/-/metrics", shell.metrics)
+    add_status_api(app.router, runtime)
     app.router.add_get(BLOB_ROUTE, blobs)
     app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
     app.router.add_route("*", f"{HERE}/{{path:.+}}", shell.here)
@@ -164,6 +166,7 @@ class _Shell:
             request_id(request.headers.get(REQUEST_ID)), self.runtime.locator.find(request)
         )
         request[EXCHANGE] = exchange
+        REQUEST.set(exchange.request_id)
         status = 500
         try:
             response = await self._answer(request, handler, exchange)

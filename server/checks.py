@@ -13,9 +13,11 @@ from repos.hg.program import Hg
 from server.checks_control import check_control, check_placements
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
+from server.checks_keys import check_mixed_up
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
+from server.checks_scopes import check_scopes
 from server.checks_sessions import check_session_mirrors
 from server.checks_store import check_copies, check_store, check_targets
 from server.checks_upstreams import check_access, check_upstreams
@@ -37,11 +39,8 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     async with aclosing(check_hg_serve(settings, hg)) as checks:
         async for verdict in checks:
             yield verdict
-    for verdict in (
-        *check_access(settings),
-        *check_control(settings),
-        *check_placements(settings),
-    ):
+    looks = (check_access, check_control, check_placements, check_scopes, check_mixed_up)
+    for verdict in (found for look in looks for found in look(settings)):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in (

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from email.utils import parsedate_to_datetime
 from itertools import product
 from pathlib import Path
 from typing import Final
@@ -22,9 +21,12 @@ from yarl import URL
 
 from indexer.catalog import PREFIX as CATALOGS
 from redirects.acceptance import Client
-from redirects.decision import CannotLocate
 from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget, Target
+from repos.git.program import Git
+from server.checks_authorization import check_foreign, check_leaks
+from server.checks_clock import clock_of_store, clock_of_target
 from server.checks_signatures import check_signatures
+from server.checks_tls import check_tls, claims
 from server.placing import Stores
 from server.readback import NotReadable, read_back, read_back_anew
 from server.settings import Settings
@@ -37,10 +39,6 @@ from stores.entity import OCTET_STREAM, Entity
 
 RACE_DOCUMENT: Final = "doctor/race"
 WRITERS: Final = 20
-
-# A presigned URL begins to work at its date by S3's clock, and S3 allows 15 minutes at most.
-SKEW_WARN: Final = 60.0
-SKEW_FAIL: Final = 600.0
 
 _PROBE_SIZE: Final = 8 << 10
 _CHUNK: Final = 64 << 10
@@ -87,7 +85,10 @@ def _mended(error: StoreError) -> str:
 async def check_targets(
     settings: Settings, stores: Stores, session: aiohttp.ClientSession
 ) -> AsyncGenerator[Verdict, None]:
-    """Read a probe back through each target, compare clocks, and see what else can be read."""
+    """Read a probe back through each target, compare clocks, and see what else can be read.
+
+    What the settings say of its TLS is tried, and what becomes of a foreign Authorization.
+    """
     try:
         targets = await build_targets(settings, stores, signing_keys(settings.data))
     except (Unusable, OSError) as error:
@@ -96,6 +97,9 @@ async def check_targets(
     except StoreError as error:
         yield Verdict(Level.FAIL, f"targets: {error}", "mend the store first")
         return
+    async with aclosing(_around(settings, targets)) as around:
+        async for verdict in around:
+            yield verdict
     for name in stores.named():
         own = [target for target in targets if stores.read_by(target) == name]
         which = "targets" if len(stores.named()) == 1 else f"targets of the store {name}"
@@ -118,6 +122,10 @@ async def _check_targets(
 ) -> AsyncGenerator[Verdict, None]:
     """As :func:`check_targets`, of those that read the store ``name``."""
     store = stores.named()[name]
+    if not any(isinstance(target, S3Target) for target in targets):
+        own = await clock_of_store(session, store)
+        if own is not None:
+            yield own
     async with stored_probe(store) as entity, stored_probe(store) as other:
         for target in targets:
             found = await _readable(session, store, target, entity)
@@ -126,7 +134,16 @@ async def _check_targets(
                 yield await _in_time(store, target, entity, settings.health)
             if isinstance(target, SelfTarget):
                 continue  # it may not run now, and whoever reads its signatures is ourselves
-            yield await _clock(session, target, entity)
+            clock = await clock_of_target(session, target, entity)
+            if clock is None:
+                what = f"target {target.name}: nobody answers, so nothing else was tried"
+                yield Verdict(Level.WARN, what)
+                continue
+            yield clock
+            if found.level is Level.OK:
+                foreign = await check_foreign(session, target, entity, time.time())
+                if foreign is not None:
+                    yield foreign
             # There are no documents in other stores.
             if name == MAIN and not (isinstance(target, S3Target) and target.signed):
                 yield await _closed(session, store, target, entity)
@@ -136,6 +153,16 @@ async def _check_targets(
             async with aclosing(checks):
                 async for verdict in checks:
                     yield verdict
+
+
+async def _around(settings: Settings, targets: Sequence[Target]) -> AsyncGenerator[Verdict, None]:
+    """What is about the targets together, before content is asked for."""
+    async with aclosing(check_tls(claims(settings, targets))) as checks:
+        async for verdict in checks:
+            yield verdict
+    git = Git(time_limit=_ASK_SECONDS)
+    for verdict in await asyncio.to_thread(lambda: list(check_leaks(git, targets))):
+        yield verdict
 
 
 @asynccontextmanager
@@ -316,33 +343,3 @@ async def _is_open(
             if not found.body.startswith(read):
                 return False
         return read == found.body
-
-
-async def _clock(session: aiohttp.ClientSession, target: Target, entity: Entity) -> Verdict:
-    """Compare our clock with the Date of an answer, whatever its status."""
-    try:
-        url = target.locate(entity, _ANYONE, time.time()).url
-        began = time.time()
-        timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
-        async with session.get(
-            URL(url, encoded=True), allow_redirects=False, timeout=timeout
-        ) as answer:
-            date = parsedate_to_datetime(answer.headers["Date"]).timestamp()
-            # A cache keeps the Date of the origin's answer (RFC 9111 section 5.1).
-            theirs = date + float(answer.headers.get("Age", "0"))
-        ours = (began + time.time()) / 2
-    except (CannotLocate, aiohttp.ClientError, OSError, KeyError, ValueError) as error:
-        # The message may hold the URL, and a URL is a key.
-        return Verdict(Level.WARN, f"target {target.name}: no clock ({type(error).__name__})")
-    return skew(target.name, theirs - ours)
-
-
-def skew(target: str, seconds: float) -> Verdict:
-    """Judge how far the clock of a target is ahead of ours."""
-    off = abs(seconds)
-    if off <= SKEW_WARN:
-        return Verdict(Level.OK, f"target {target}: clocks agree")
-    which = "ahead of" if seconds > 0 else "behind"
-    what = f"target {target}: its clock is {off:.0f} s {which} ours"
-    level = Level.FAIL if off > SKEW_FAIL else Level.WARN
-    return Verdict(level, what, "run an NTP client here; signed URLs depend on the time")

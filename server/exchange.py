@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,6 +47,9 @@ class Exchange:
 
 
 REQUEST_ID: Final = "X-Request-Id"
+
+REQUEST: Final = ContextVar("request", default="")
+"""The id of the request that is being answered, for those who are told of no exchange."""
 
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 

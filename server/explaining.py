@@ -1,46 +1,43 @@
-# Law of this file: a decision is explained by making it: by the settings, the engine, the lists and
-# the catalogs that servers use. What only a running server knows is asked again.
+# Law of this file: a decision is explained by making it, with the engine that servers use. Where
+# what it is made from comes from is somebody else's business.
 
 from __future__ import annotations
 
-import functools
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from typing import Final
 
-import aiohttp
-
-from cache.layout import Layout
-from cache.publications import Publications
-from indexer.catalog import Catalog, load
+from indexer.catalog import Bundle, CloneBundle
 from redirects.acceptance import Acceptance, Client
 from redirects.audience import Audience
 from redirects.decision import Decision
-from redirects.locality import Whereabouts
+from redirects.locality import Whereabouts, region_word
 from redirects.negotiation import Verdict, explain
-from server.access.rules import AccessRules
-from server.health import Health
-from server.locator import Locator
-from server.placing import Stores
-from server.publish import Publisher
-from server.readback import read_back_anew
+from redirects.networks import read_address
+from redirects.selection import Selection
+from redirects.targets import Target
 from server.settings import Settings
-from server.upstreams.routes import Routes
-from server.wiring import (
-    build_control,
-    build_selection,
-    build_store,
-    build_stores,
-    build_targets,
-    signing_keys,
-)
-from stores.base import Store
-from stores.entity import Entity
+from server.wiring import build_control
+from stores.entity import Entity, is_digest
+
+_SCHEMES: Final = frozenset({"http", "https"})
 
 
 class NothingToExplain(Exception):  # noqa: N818 - what was found
     """There is no such content; the message says what to do."""
+
+
+class BadQuestion(ValueError):  # noqa: N818 - what it is
+    """Something that was asked for is none; the message says what to write.
+
+    Attributes:
+        parameter: which: ``from``, ``accepts``, ``region`` or ``entity``.
+    """
+
+    def __init__(self, parameter: str, message: str) -> None:
+        self.parameter = parameter
+        super().__init__(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +58,28 @@ class Asked:
     protocols: frozenset[str]
     digest: str | None = None
 
+    @classmethod
+    def read(
+        cls, repository: str, address: str, accepts: str, region: str | None, entity: str | None
+    ) -> Asked:
+        """Read what a person wrote.
+
+        Raises:
+            BadQuestion: something is none.
+        """
+        if read_address(address) is None:
+            raise BadQuestion("from", f"{address}: no IP address, such as 192.0.2.7 or 2001:db8::7")
+        protocols = frozenset(word.strip() for word in accepts.split(",") if word.strip())
+        unknown = sorted(protocols - _SCHEMES)
+        if unknown:
+            raise BadQuestion("accepts", f"{accepts}: {unknown[0]!r} is neither http nor https")
+        word = None if region is None else region_word(region)
+        if region is not None and word is None:
+            raise BadQuestion("region", f"{region}: no name of a region, such as eu-west-1")
+        if entity is not None and not is_digest(entity):
+            raise BadQuestion("entity", f"{entity}: no SHA-256 in 64 lower-case hex digits")
+        return cls(repository.strip("/"), address, word, protocols, entity)
+
 
 @dataclass(frozen=True, slots=True)
 class Content:
@@ -80,125 +99,120 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """What is known of a target that is not named now, beside that.
+
+    Attributes:
+        what: was seen of it last.
+        since: seconds since the epoch at which it ceased to be named; None if that is not known.
+    """
+
+    what: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that a decision is made from, beside what is asked.
+
+    Attributes:
+        settings: of the server.
+        selection: the targets.
+        where: the client is, and how that is known.
+        down: fingerprints of the targets that are not to be named.
+        seen: by name of such a target.
+        reads: by the name of each target, that of the store that it reads.
+        audience: for whom the repository's content is.
+        now: seconds since the epoch.
+        notes: what the reader must know of all this.
+    """
+
+    settings: Settings
+    selection: Selection[Target]
+    where: Whereabouts
+    down: AbstractSet[str]
+    seen: Mapping[str, Seen]
+    reads: Mapping[str, str]
+    audience: Audience
+    now: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A decision, and all that it was made from.
 
     Attributes:
-        where: the client is, and how that is known.
-        content: what it asks for.
-        decision: what it gets.
+        asked: which decision.
+        known: what it was made from.
+        content: what is asked for.
+        decision: what the client gets.
         verdicts: on each target, in the order in which they are tried.
-        faults: of lists of networks that could not be read just now.
-        reads: by the name of each target, that of the store that it reads.
     """
 
-    where: Whereabouts
+    asked: Asked
+    known: Known
     content: Content
     decision: Decision
     verdicts: tuple[Verdict, ...]
-    faults: tuple[str, ...]
-    reads: Mapping[str, str]
 
 
-async def explained(settings: Settings, asked: Asked) -> Explanation:
-    """Make the decision, as a server with these settings would now.
+def explained(asked: Asked, content: Content, known: Known) -> Explanation:
+    """Make the decision."""
+    settings, where = known.settings, known.where
+    base_url = settings.public_url or f"http://{settings.listen}"
+    client = Client(base_url, where.region, where.network, where.address)
+    control = build_control(settings.redirect)
+    decision, verdicts = explain(
+        Acceptance(asked.protocols),
+        content.entity,
+        known.selection,
+        client,
+        known.now,
+        readable=content.readable,
+        down=known.down,
+        min_size=content.min_size,
+        enabled=settings.redirect.enabled,
+        held_back=control.held_back(client, asked.repository),
+        shadow=control.shadow,
+        audience=known.audience,
+    )
+    return Explanation(asked, known, content, decision, verdicts)
 
-    Targets are probed, which puts the servers' own probe (13 bytes) into the store.
 
-    Raises:
-        NothingToExplain: there is no such content.
-        indexer.catalog.CatalogError: the repository's catalog cannot be read.
-        server.wiring.Unusable, StoreError, OSError: store or data directory cannot be used.
+def chosen(
+    asked: Asked, bundles: Iterable[Bundle], clones: Iterable[CloneBundle], least: int
+) -> Content | None:
+    """What is asked for, if it is published; None if it is not.
+
+    Args:
+        asked: names content, or wants what a clone begins with.
+        bundles: published of the repository.
+        clones: likewise.
+        least: bytes below which packs go inline.
     """
-    now = time.time()
-    settings.data.mkdir(parents=True, exist_ok=True)
-    async with AsyncExitStack() as stack:
-        store = build_store(settings)
-        stores = build_stores(settings, store)
-        stack.push_async_callback(stores.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
-        targets = await build_targets(settings, stores, signing_keys(settings.data))
-        locator = await Locator.open(settings.regions, settings.data)
-        await locator.look(session, now)
-        where = locator.locality.find(asked.address, word=asked.word)
-        publisher = Publisher(
-            stores,
-            targets,
-            Publications(Layout.make(settings.data)),
-            session=session,
-            keep=settings.retention.keep,
-            max_url_life=settings.redirect.lifetime + settings.redirect.window,
-        )
-        content = await _content(settings, store, publisher, asked)
-        health = Health(
-            store,
-            targets,
-            functools.partial(read_back_anew, store),
-            settings.health.rules,
-            replicas=stores.replicas,
-            reads=stores.reads,
-        )
-        await health.probe()
-        base_url = settings.public_url or f"http://{settings.listen}"
-        client = Client(base_url, where.region, where.network, where.address)
-        control = build_control(settings.redirect)
-        decision, verdicts = explain(
-            Acceptance(asked.protocols),
-            content.entity,
-            build_selection(settings, targets),
-            client,
-            now,
-            readable=content.readable,
-            down=health.down(),
-            min_size=content.min_size,
-            enabled=settings.redirect.enabled,
-            held_back=control.held_back(client, asked.repository),
-            shadow=control.shadow,
-            audience=_audience(settings, stores, asked.repository),
-        )
-    faults = tuple(each.fault for each in locator.lists if each.fault is not None)
-    return Explanation(where, content, decision, verdicts, faults, stores.reads)
-
-
-def _audience(settings: Settings, stores: Stores, repository: str) -> Audience:
-    remote = Routes(settings.upstreams).named(repository)
-    rules = AccessRules(settings.access, private=settings.private, unplaced=stores.unplaced)
-    return rules.audience_of(repository, None if remote is None else remote.upstream)
-
-
-async def _content(settings: Settings, store: Store, publisher: Publisher, asked: Asked) -> Content:
-    """What is asked for, with what catalog and data directory know of it."""
-    loaded = await load(store, asked.repository)
-    named = [] if loaded is None else list(_named(loaded[0], settings.redirect.min_size))
-    if asked.digest is None:
-        if not named:
-            raise NothingToExplain(
-                f"{asked.repository}: nothing is published of it; run `offramp index`, or name"
-                " content by --entity"
-            )
-        return named[0]
-    for content in named:
-        if content.entity.digest == asked.digest:
+    for content in _published(bundles, clones, least):
+        if asked.digest in {None, content.entity.digest}:
             return content
-    stored = await store.stat(asked.digest)
-    if stored is None:
-        raise NothingToExplain(
-            f"{asked.digest}: neither does the catalog of {asked.repository} name it, nor is it in"
-            f" the store ({store.name})"
-        )
-    entity = Entity(stored.digest, stored.size)
-    readable = publisher.readable(entity)
-    return Content(entity, "computed for a client", readable, settings.redirect.min_size)
+    return None
 
 
-def _named(catalog: Catalog, min_size: int) -> Iterator[Content]:
-    """What the catalog names, first what a clone begins with."""
-    for bundle in sorted(catalog.bundles, key=lambda b: (b.filter is not None, -b.created)):
-        yield Content(
-            bundle.pack.entity, f"pack of {bundle.id}", frozenset(bundle.readable), min_size
-        )
+def nothing_published(repository: str) -> NothingToExplain:
+    """Of a repository of which no content can be chosen."""
+    return NothingToExplain(
+        f"{repository}: nothing is published of it; run `offramp index`, or name content by"
+        " --entity"
+    )
+
+
+def _published(
+    bundles: Iterable[Bundle], clones: Iterable[CloneBundle], least: int
+) -> Iterator[Content]:
+    """What a catalog names, first what a clone begins with."""
+    for bundle in sorted(bundles, key=lambda b: (b.filter is not None, -b.created)):
+        yield Content(bundle.pack.entity, f"pack of {bundle.id}", frozenset(bundle.readable), least)
         if bundle.bundle_file is not None:
             readable = frozenset(bundle.bundle_readable)
             yield Content(bundle.bundle_file, f"bundle file of {bundle.id}", readable, 0)
-    for clone in catalog.clone_bundles:
+    for clone in clones:
         yield Content(clone.entity, f"clone bundle {clone.id}", frozenset(clone.readable), 0)

@@ -49,12 +49,37 @@ class _Watched:
         breaker: what is thought of it.
         probed: when its last probe began.
         suspected: set when it is to be probed soon.
+        turned: when clients began to be sent there, or ceased to be.
+        said: what was seen of it last.
     """
 
     target: Target
     breaker: Breaker
     probed: float = -inf
     suspected: asyncio.Event = field(default_factory=asyncio.Event)
+    turned: float = 0.0
+    said: str = "nothing yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What is known of a target now, for people.
+
+    Attributes:
+        name: of the target.
+        state: what is thought of it.
+        is_named: clients may be sent there.
+        lasted: seconds since that state began.
+        turned: seconds since clients began to be sent there, or ceased to be.
+        seen: what was seen of it last.
+    """
+
+    name: str
+    state: State
+    is_named: bool
+    lasted: float
+    turned: float
+    seen: str
 
 
 @dataclass(slots=True)
@@ -113,7 +138,7 @@ class Health:
     def __post_init__(self) -> None:
         now = self.clock()
         for target in self.targets:
-            self._watched[target.name] = _Watched(target, Breaker(State.UNSEEN, now))
+            self._watched[target.name] = _Watched(target, Breaker(State.UNSEEN, now), turned=now)
             self.changed(target.name, State.UNSEEN)
         for name, store in ((MAIN, self.store), *self.replicas.items()):
             readers = (each for each in self._watched.values() if self._reads(each) == name)
@@ -133,6 +158,19 @@ class Health:
             (each.target.name, State.DOWN if self._store_of(each).is_down else each.breaker.state)
             for each in self._watched.values()
         )
+
+    def observed(self) -> tuple[Observed, ...]:
+        """What is known of each target; while its store is down, that."""
+        now = self.clock()
+        return tuple(self._observed(watched, now) for watched in self._watched.values())
+
+    def _observed(self, watched: _Watched, now: float) -> Observed:
+        name, breaker, behind = watched.target.name, watched.breaker, self._store_of(watched)
+        if behind.is_down:
+            lasted = now - behind.turned
+            return Observed(name, State.DOWN, False, lasted, lasted, "its store does not answer")
+        lasted, turned = now - breaker.since, now - watched.turned
+        return Observed(name, breaker.state, breaker.is_named, lasted, turned, watched.said)
 
     @property
     def is_store_down(self) -> bool:
@@ -254,8 +292,9 @@ class Health:
         """Change what is thought of a target."""
         before = watched.breaker
         now = self.clock()
-        watched.breaker = before.seen(what, now, self.rules)
+        watched.breaker, watched.said = before.seen(what, now, self.rules), why
         if watched.breaker.is_named != before.is_named:
+            watched.turned = now
             self._name()
         state = watched.breaker.state
         if state is before.state:
@@ -298,6 +337,7 @@ class Health:
         for watched in behind.targets:
             # Nobody was probed while the store was away: what was known is old by now.
             watched.breaker = watched.breaker.forgotten(behind.turned)
+            watched.turned, watched.said = behind.turned, "nothing since its store answers again"
             watched.suspected.set()
         self._name()
         told = "answers again" if answers else "does not answer, so none of its targets is named"

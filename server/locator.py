@@ -48,9 +48,14 @@ class Locator:
     _renewing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @classmethod
-    async def open(cls, settings: RegionSettings, data: Path) -> Self:
-        """Know what the settings and the copies in the data directory ``data`` say."""
-        lists = tuple(RangeList.of(each, data, settings.refresh) for each in settings.lists)
+    async def open(cls, settings: RegionSettings, data: Path, *, keeps: bool = True) -> Self:
+        """Know what the settings and the copies in the data directory ``data`` say.
+
+        ``keeps``: lists that are fetched are kept there. False: nothing is written.
+        """
+        lists = tuple(
+            RangeList.of(each, data, settings.refresh, keeps=keeps) for each in settings.lists
+        )
         locator = cls(lists, Locality(proxies=_proxies(settings)), _prefixes(settings))
         for each in lists:
             await each.load()

@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from redirects.decision import Decision, Redirect
+from redirects.decision import Decision, told
 from redirects.health import State
 from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
@@ -171,12 +171,7 @@ class Metrics:
 
     def decided(self, decision: Decision) -> None:
         """Count a decision that was carried out: what was chosen, or why nothing was."""
-        if isinstance(decision, Redirect):
-            key = ("redirect", decision.location.target, "")
-        elif decision.shadowed is not None:
-            key = ("shadow", decision.shadowed.target, "")
-        else:
-            key = ("inline", "", decision.reason.value)
+        key = told(decision)
         bound = self._bound_decisions.get(key)
         if bound is None:
             bound = self._bound_decisions[key] = self._decisions.labels(*key)

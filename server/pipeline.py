@@ -32,6 +32,7 @@ from server.answer import (
     Stored,
 )
 from server.catalogs import Catalogs
+from server.decisions import Decisions
 from server.health import Health
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -61,6 +62,7 @@ class Pipeline:
     catalogs: Catalogs
     health: Health
     metrics: Metrics
+    decisions: Decisions
     settings: RedirectSettings
     control: Control = EVERYBODY
 
@@ -81,9 +83,9 @@ class Pipeline:
         plan = await command.plan(bundles, locate)
         covered = () if plan.covered is None else (plan.covered,)
         if plan.covered is not None:
-            self.metrics.decided(Redirect(plan.covered.location))
+            self._made(command, Redirect(plan.covered.location, plan.covered.passed_over))
         elif plan.shadowed is not None:
-            self.metrics.decided(plan.shadowed)
+            self._made(command, plan.shadowed)
         if plan.rest is None:
             return Answer(plan.head, covered), Outcome.REDIRECT
         rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
@@ -188,16 +190,18 @@ class Pipeline:
         """Answer by a location, if this client may be told of one; None: feed it inline."""
         reason = self.refusal(command.acceptance, command.client, command.repository)
         if reason is not None:
-            self.metrics.decided(Inline(reason))
+            self._made(command, Inline(reason))
             return None
 
         async def locate() -> Answer | None:
             record = await flight.finished()
             return await self._located(command, record, computed=flight.leader)
 
-        return await self._in_time(locate)
+        return await self._in_time(command, locate)
 
-    async def _in_time(self, locate: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
+    async def _in_time(
+        self, command: Command, locate: Callable[[], Awaitable[Answer | None]]
+    ) -> Answer | None:
         """Wait, bounded, for a location. Where decisions are only counted, nobody waits."""
 
         async def bounded() -> Answer | None:
@@ -205,7 +209,7 @@ class Pipeline:
                 async with asyncio.timeout(self.settings.max_wait):
                     return await locate()
             except TimeoutError:
-                self.metrics.decided(Inline(Reason.NOT_IN_TIME))
+                self._made(command, Inline(Reason.NOT_IN_TIME))
                 return None
 
         if self.control.shadow:
@@ -226,9 +230,9 @@ class Pipeline:
             decided, decision = self._decided(command, record)
             located = decided if isinstance(decided, Answer) else None
             if decided is _Unpublished.WORTH_IT:
-                located = await self._in_time(partial(self._located, command, record))
+                located = await self._in_time(command, partial(self._located, command, record))
             else:
-                self.metrics.decided(decision)
+                self._made(command, decision)
             if located is not None:
                 return located
         opened = await self.open(record.parts[0].entity)
@@ -254,7 +258,7 @@ class Pipeline:
             and not await self._claim(command, record.parts[0])
         ):
             decided, decision = _Unpublished.USELESS, Inline(Reason.NOT_PUBLISHED)
-        self.metrics.decided(decision)
+        self._made(command, decision)
         return decided if isinstance(decided, Answer) else None
 
     def _decided(self, command: Command, record: Record) -> tuple[Answer | _Unpublished, Decision]:
@@ -267,6 +271,10 @@ class Pipeline:
         if unpublished and decision.shadowed is None:
             return _Unpublished.WORTH_IT, decision
         return _Unpublished.USELESS, decision
+
+    def _made(self, command: Command, decision: Decision) -> None:
+        """Take note of a decision that is carried out."""
+        self.decisions.made(command.repository, command.client, decision)
 
     def _readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which an entity was read back as what it is."""

@@ -52,6 +52,7 @@ class RangeList:
         refresh: seconds after which a copy is fetched again.
         prefixes: what the list says; empty until it was read once.
         fault: what was wrong with it when it was tried last; None if nothing was.
+        keeps: a good one is kept on disk. False: nothing is written.
     """
 
     settings: RangeListSettings
@@ -59,16 +60,19 @@ class RangeList:
     refresh: float
     prefixes: tuple[Prefix, ...] = ()
     fault: str | None = None
+    keeps: bool = True
     _seen: Stamp | None = None
     _copied: Stamp = _NONE
     _tried: float = field(default=float("-inf"))
     _fetched: float = field(default=float("-inf"))
 
     @classmethod
-    def of(cls, settings: RangeListSettings, data: Path, refresh: float) -> RangeList:
+    def of(
+        cls, settings: RangeListSettings, data: Path, refresh: float, *, keeps: bool = True
+    ) -> RangeList:
         """A list whose last good copy is below the data directory ``data``; nothing is read yet."""
         name = hashlib.sha256(f"{settings.format} {settings.source}".encode()).hexdigest()[:16]
-        return cls(settings, data / DIRECTORY / f"{name}.json", refresh)
+        return cls(settings, data / DIRECTORY / f"{name}.json", refresh, keeps=keeps)
 
     async def load(self) -> None:
         """Read the last good copy, if there is one; asks nobody."""
@@ -128,6 +132,8 @@ class RangeList:
     async def _take(self, body: bytes) -> None:
         """Make a list the current one, in memory and on disk, if it is good."""
         self.prefixes = await asyncio.to_thread(self._parse, body)
+        if not self.keeps:
+            return
         try:
             self._copied = await asyncio.to_thread(self._keep, body)
         except OSError as error:

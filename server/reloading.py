@@ -35,6 +35,7 @@ LIVE: Final = frozenset((
     "log.format",
     "log.level",
     "log.access",
+    "log.decisions",
 ))  # fmt: skip
 """Settings that can change while a server runs. The others shape what is made when it starts: how
 long URLs live is in every lease of what was read back, for one."""

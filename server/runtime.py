@@ -25,6 +25,7 @@ from repos.hg.program import Hg
 from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
 from server.catalogs import Catalogs
+from server.decisions import Decisions
 from server.git.fetch import Coverage, Questions
 from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing, changed
@@ -81,6 +82,7 @@ class Runtime:
     sessions: Sessions | None
     sent_table: FileTable
     metrics: Metrics
+    decisions: Decisions
     access: AccessLog
     repositories: Repositories[GitRepository]
     hg_repositories: Repositories[HgRepository]
@@ -164,6 +166,7 @@ class Runtime:
         )
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
+        decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         suspicions = Suspicions(table, settings.health.suspicion)
         hidden = keys.derived("who was sent where")
@@ -228,6 +231,7 @@ class Runtime:
             sessions=sessions,
             sent_table=table,
             metrics=metrics,
+            decisions=decisions,
             access=access,
             repositories=repositories,
             hg_repositories=hg_repositories,
@@ -242,6 +246,7 @@ class Runtime:
                 catalogs,
                 health,
                 metrics,
+                decisions,
                 settings.redirect,
                 build_control(settings.redirect),
             ),
@@ -273,6 +278,7 @@ class Runtime:
             await self.locator.adopt(settings.regions)
         if settings.log != self.settings.log:
             self.access = configure(settings.log, self.access.stream)
+            self.decisions.share = settings.log.decisions
         self.selection = build_selection(settings, self.targets)
         self.pipeline = replace(
             self.pipeline,

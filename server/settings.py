@@ -158,6 +158,14 @@ class LogSettings(Section):
     )
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
     access: bool = Field(True, description="A line for each request.")
+    decisions: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of the decisions on who is sent where that get a line with all that was"
+        " passed over, drawn by chance: 0 none, 1 all.",
+    )
 
 
 class Settings(BaseSettings):

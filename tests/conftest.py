@@ -155,7 +155,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         settings.setdefault("redirect", {"min_size": 0})
         settings.setdefault("health", {"suspicion": 0})
         settings.setdefault("data", tmp_path / "data")
-        settings.setdefault("log", {"access": False})
+        settings.setdefault("log", {"access": False, "decisions": 0})
         bound = bind("127.0.0.1:0", shared=False)
         loaded = load(None, root=root, listen=address_of(bound), **settings)
         access = AccessLog(loaded.log, open(os.devnull, "w"))  # noqa: ASYNC230, PTH123, SIM115

@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_network
 
 from aiohttp import web
 
 from redirects.audience import Audience
+from redirects.networks import IPNetwork
 from server.access.policies import (
     Allowed,
     Auth,
@@ -67,12 +69,24 @@ class AccessRules:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""
-        if self._operators is None:
-            return True
+        return self._operators is None or self._is_among(request, self._operators)
+
+    def sees_clients(self, request: web.Request) -> bool:
+        """Whether a caller may see who asks for what: never everybody, whatever is served.
+
+        Where nobody is listed, this machine may, under a name of its own: a proxy that says of
+        nobody that it asks for him still says which host he wanted, and so does a browser that a
+        page of somebody else's sends here.
+        """
+        if not self._settings.operators and not _HERE.fullmatch(request.headers.get("Host", "")):
+            return False
+        return self._is_among(request, self._operators or _THIS_MACHINE_ALONE)
+
+    def _is_among(self, request: web.Request, networks: Iterable[IPNetwork]) -> bool:
         handed_on = any(name in request.headers for name in HANDED_ON)
         if not self._settings.operators and handed_on:
             return False  # this machine's proxy asks for somebody else
-        return holds(self._operators, request.remote or "")
+        return holds(networks, request.remote or "")
 
     def local(self, request: web.Request, name: str) -> Verdict:
         """Whether a caller may read the repository ``name`` below ROOT."""
@@ -92,6 +106,8 @@ class AccessRules:
 
 _EVERYBODY = Allowed("")
 _THIS_MACHINE = ("127.0.0.0/8", "::1/128")
+_HERE = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?")
+_THIS_MACHINE_ALONE = tuple(map(ip_network, _THIS_MACHINE))
 HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 
 

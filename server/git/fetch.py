@@ -251,7 +251,7 @@ class FetchCommand:
             if not await self.coverage.covers(self.git, self.snapshot.refs, bundle, asked):
                 continue
             if isinstance(decision, Redirect):
-                covered = Redirected(bundle.pack, decision.location)
+                covered = Redirected(bundle.pack, decision.location, decision.passed_over)
                 if whole:
                     return Plan(covered, None, head=PACKFILE)
                 return Plan(covered, self._execution(self._newer(bundle)))

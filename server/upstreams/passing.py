@@ -67,7 +67,8 @@ _FETCHES: Final = (
     "Git-Protocol",
     "User-Agent",
 )
-_OUR_OWN: Final = ("x-forwarded-", "x-real-ip")
+# Said to us alone: by whom we were asked, and for where.
+_OUR_OWN: Final = ("x-forwarded-", "x-real-ip", "x-offramp-")
 _DEFAULTS: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 

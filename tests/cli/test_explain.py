@@ -43,7 +43,7 @@ class _Handler(SimpleHTTPRequestHandler):
     """A static server that heeds the one kind of Range that a read-back asks for."""
 
     def do_GET(self) -> None:
-        path = Path(self.directory, self.path.lstrip("/"))
+        path = Path(self.directory, self.path.partition("?")[0].lstrip("/"))
         if not path.is_file():
             self.send_error(404)
             return
@@ -151,8 +151,10 @@ def test_other_content(cdns: list[str], here: Path) -> None:
     values = explained("--from", "192.0.2.7", "--entity", file)
     assert values["content"]["title"].startswith("bundle file")
     assert values["redirect"]["target"] == "us"
-    probes = {path.name for path in (here / "offramp-data/store/entities").glob("*/*")}
-    unknown = (probes - {b[k] for b in listed["bundles"] for k in ("pack", "bundle_file")}).pop()
+    unknown = "ab" * 32
+    place = here / "offramp-data/store/entities/ab" / unknown
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"computed once")
     values = explained("--from", "192.0.2.7", "--entity", unknown)
     assert set(verdicts(values).values()) == {"not_published"}
     assert (values["redirect"], values["inline"]) == (None, "no_target")
@@ -169,6 +171,9 @@ def test_a_target_that_is_down_is_told(cdns: list[str], here: Path) -> None:
     catalog.write_text(catalog.read_text().replace(old, new))
     values = explained("--from", "192.0.2.7")
     assert verdicts(values)["us"] == "down"
+    (us,) = [target for target in values["targets"] if target["name"] == "us"]
+    assert us["seen"].startswith("ClientConnectorError")
+    assert us["since"] is None
     assert values["redirect"]["target"] == "self"
     assert values["redirect"]["expires"] is not None
 
@@ -209,6 +214,62 @@ def test_what_cannot_be_explained(args: tuple[str, ...], why: str, status: int) 
     done = offramp("explain", "--repo", "p", *args)
     assert (done.exit_code, done.stdout) == (status, "")
     assert why in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def entries(directory: Path) -> dict[Path, int]:
+    """All that lies there, and when it was changed."""
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
+
+
+def test_nothing_is_written(cdns: list[str], here: Path) -> None:
+    """Data directory and store are as before, and a list of networks is fetched and not kept."""
+    listed = here / "offramp-data/store/list.json"
+    listed.write_text('{"prefixes": [{"ipv4Prefix": "203.0.113.0/24", "scope": "us-east1"}]}')
+    config = here / "offramp.toml"
+    config.write_text(
+        config.read_text() + f'[[regions.lists]]\nformat = "google"\nurl = "{cdns[0]}/list.json"\n'
+    )
+    before = entries(here)
+    values = explained("--from", "203.0.113.7")
+    assert values["client"]["region"] == "us-east1"
+    assert entries(here) == before
+
+
+def test_no_data_directory_is_made(cdns: list[str], here: Path) -> None:
+    """Without a secret yet, that is told, and the decision is made all the same."""
+    config = here / "offramp.toml"
+    text = 'data = "none"\n' + config.read_text()
+    config.write_text(text + '[store]\ntype = "directory"\npath = "offramp-data/store"\n')
+    shared = ("--config", "offramp.toml", "--repo", "project", "--from", "192.0.2.7")
+    done = offramp("explain", *shared, "--accepts", "http")
+    assert done.exit_code == 0, done.stderr
+    assert "none/secret.key is not there" in done.stderr
+    assert "chosen" in done.stdout
+    assert not (here / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("server", "why", "status"),
+    [
+        ("ftp://user:hunter2@h", "no base URL", 2),
+        ("http://127.0.0.1:1", "cannot be asked", 1),
+        ("{cdn}", "answers 404", 1),
+        ("{cdn}/odd", "no Offramp, or one of another age", 1),
+    ],
+)
+def test_a_server_that_tells_nothing(
+    cdns: list[str], here: Path, server: str, why: str, status: int
+) -> None:
+    """What answers there is no server of ours: one line says so, without a password."""
+    odd = here / "offramp-data/store/odd/-/api"
+    odd.mkdir(parents=True)
+    (odd / "explain").write_text('{"client": {}}')
+    url = server.format(cdn=cdns[0])
+    done = offramp("explain", "--repo", "p", "--from", "192.0.2.7", "--server", url)
+    assert (done.exit_code, done.stdout) == (status, "")
+    assert why in done.stderr
+    assert "hunter2" not in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -23,6 +23,7 @@ from redirects.networks import (
     Prefix,
     network_of,
     read_address,
+    read_network,
 )
 
 # Few bits that differ, so that networks nest, touch and repeat.
@@ -93,6 +94,23 @@ def test_everything_and_nothing() -> None:
 def test_addresses(text: str, address: str | None) -> None:
     """IPv4 within IPv6 is IPv4, and what is no address is none."""
     assert read_address(text) == (None if address is None else ip_address(address))
+
+
+@pytest.mark.parametrize(
+    ("text", "network"),
+    [
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:192.0.2.1", "192.0.2.1/32"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::/0", None),
+        ("::fffe:192.0.2.0/120", None),
+        ("192.0.2.0/24", None),
+        ("2001:db8::/32", None),
+    ],
+)
+def test_networks_of_ipv4_within_ipv6(text: str, network: str | None) -> None:
+    """They are networks of IPv4, so that addresses, which are read likewise, are found in them."""
+    assert read_network(text) == ip_network(network or text)
 
 
 @given(st.text(max_size=50))

@@ -66,6 +66,13 @@ def test_google() -> None:
     }
 
 
+def test_ipv4_within_ipv6() -> None:
+    """A network that is written so is one of IPv4, where the addresses of clients are looked up."""
+    document = deepcopy(AWS)
+    document["ipv6_prefixes"].append({"ipv6_prefix": "::ffff:192.0.2.0/120", "region": "eu-west-1"})
+    assert read(document, "aws")["192.0.2.0/24"] == "eu-west-1"
+
+
 def test_a_network_in_two_regions_is_in_neither() -> None:
     """What a list contradicts, it does not say."""
     document = deepcopy(AWS)

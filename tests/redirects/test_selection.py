@@ -311,9 +311,14 @@ def test_an_explanation_is_the_decision(
     )
     assert decision == decide(chosen, region, readable=readable, down=down)
     assert len(verdicts) == len(NAMES)
+    left_out: list[PassedOver] = []
     listed = list(
-        locations(BOTH, ENTITY, chosen, client, NOW, readable=readable, down=down, audience=PUBLIC)
-    )
+        locations(
+            BOTH, ENTITY, chosen, client, NOW, readable=readable, down=down, audience=PUBLIC,
+            passed_over=left_out,
+        )
+    )  # fmt: skip
+    assert len(listed) + len(left_out) == len(NAMES)
     if isinstance(decision, Redirect):
         assert [v for v in verdicts if v.reason is None] == [
             Verdict(decision.location.target, None)

@@ -195,3 +195,28 @@ def test_figures_are_for_operators(
     rules = AccessRules(AccessSettings(operators=operators), private=private)
     request = make_mocked_request("GET", "/-/metrics", headers=headers)
     assert rules.is_operator(request.clone(remote=remote)) is seen
+
+
+@pytest.mark.parametrize(
+    ("operators", "remote", "headers", "seen"),
+    [
+        ((), "192.0.2.1", {"Host": "localhost"}, False),
+        ((), "::1", {"Host": "[::1]:8417"}, True),
+        ((), "127.0.0.1", {"Host": "localhost:8417"}, True),
+        ((), "::ffff:127.0.0.1", {"Host": "127.0.0.1:8417"}, True),
+        ((), "127.0.0.1", {"Host": "localhost", "Via": "1.1 edge"}, False),
+        # A proxy that keeps the name, or a page of somebody else's whose name leads here.
+        ((), "127.0.0.1", {"Host": "git.example.org"}, False),
+        ((), "127.0.0.1", {"Host": "127.0.0.1.example.org"}, False),
+        ((), "127.0.0.1", {}, False),
+        (("192.0.2.0/24",), "192.0.2.1", {}, True),
+        (("192.0.2.0/24",), "127.0.0.1", {}, False),
+    ],
+)
+def test_who_asks_for_what_is_never_for_everybody(
+    operators: tuple[str, ...], remote: str, headers: dict[str, str], seen: bool
+) -> None:
+    """Although nothing that is served is private."""
+    rules = AccessRules(AccessSettings(operators=operators), private=False)
+    request = make_mocked_request("GET", "/-/api/decisions", headers=headers)
+    assert rules.sees_clients(request.clone(remote=remote)) is seen

@@ -30,6 +30,7 @@ from redirects.targets import HttpTarget
 from redirects.window import Window
 from server import pipeline
 from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
+from server.decisions import Decisions
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.pipeline import Pipeline
@@ -211,6 +212,7 @@ class House:
             self.bundles,  # type: ignore[arg-type]
             self.health,  # type: ignore[arg-type]
             self.metrics,
+            Decisions(self.metrics),
             self.settings,
             self.control,
         )

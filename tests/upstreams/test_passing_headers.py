@@ -97,6 +97,16 @@ async def test_what_a_client_says_of_its_connection_is_dropped(at: Scene, second
     assert not {"X-First", "X-Second"} & set(exchange.headers)
 
 
+async def test_what_is_said_to_us_is_not_passed_on(at: Scene) -> None:
+    """Where a client says that it is, and by whom we were asked."""
+    lines = (("X-Offramp-Region", "eu-west-1"), ("X-Forwarded-For", "192.0.2.7"), ("X-Kept", "1"))
+    reply = await said(at, "GET", f"{REPOSITORY}/HEAD", *lines, body=b"")
+    assert reply.status == 200
+    (exchange,) = at.proxy.exchanges
+    assert exchange.headers["X-Kept"] == "1"
+    assert not {"X-Offramp-Region", "X-Forwarded-For"} & set(exchange.headers)
+
+
 @pytest.mark.parametrize("second", ["X-Second", "x-other, X-SECOND", "X-Second ,"])
 async def test_what_an_upstream_says_of_its_connection_is_dropped(at: Scene, second: str) -> None:
     """The same on the way back."""

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from indexer.catalog import CloneBundle
 from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import Audience
-from redirects.decision import Decision, Inline, Reason, Redirect
+from redirects.decision import Decision, Inline, PassedOver, Reason, Redirect
 from redirects.negotiation import locations
 from repos.hg.offered import offer_of
 from repos.hg.repository import HgSnapshot
@@ -74,9 +74,10 @@ def entries(
     for bundle in _in_order(bundles, runtime.settings.hg.bundles):
         if bundle.store_fingerprint is not None and not fingerprints:
             continue
-        found = () if reason else tuple(_locations(runtime, bundle, client, audience))
-        decision = _decision(found, reason or Reason.NO_TARGET, shadow=shadow)
-        runtime.metrics.decided(decision)
+        passed_over: list[PassedOver] = []
+        found = () if reason else tuple(_locations(runtime, bundle, client, audience, passed_over))
+        decision = _decision(found, reason or Reason.NO_TARGET, passed_over, shadow=shadow)
+        runtime.decisions.made(repository, client, decision)
         if isinstance(decision, Redirect):
             named(decision.location)
             for location in found:
@@ -85,11 +86,20 @@ def entries(
             yield Entry(INLINE_SCHEME + bundle.id, tuple(_about(bundle, version)))
 
 
-def _decision(found: Sequence[Location], otherwise: Reason, *, shadow: bool) -> Decision:
-    """What is decided of a bundle that can be named at these locations."""
+def _decision(
+    found: Sequence[Location],
+    otherwise: Reason,
+    passed_over: Sequence[PassedOver],
+    *,
+    shadow: bool,
+) -> Decision:
+    """What is decided of a bundle that can be named at these locations, and not at others."""
+    passed = tuple(passed_over)
     if not found:
-        return Inline(otherwise)
-    return Inline(Reason.SHADOW, shadowed=found[0]) if shadow else Redirect(found[0])
+        return Inline(otherwise, passed)
+    if shadow:
+        return Inline(Reason.SHADOW, passed, found[0])
+    return Redirect(found[0], passed)
 
 
 def _in_order(bundles: Sequence[CloneBundle], kinds: Sequence[str]) -> list[CloneBundle]:
@@ -98,7 +108,11 @@ def _in_order(bundles: Sequence[CloneBundle], kinds: Sequence[str]) -> list[Clon
 
 
 def _locations(
-    runtime: Runtime, bundle: CloneBundle, client: Client, audience: Audience
+    runtime: Runtime,
+    bundle: CloneBundle,
+    client: Client,
+    audience: Audience,
+    passed_over: list[PassedOver],
 ) -> Iterator[Location]:
     return locations(
         BOTH,
@@ -109,6 +123,7 @@ def _locations(
         readable=frozenset(bundle.readable),
         down=runtime.health.down(),
         audience=audience,
+        passed_over=passed_over,
     )
 
 

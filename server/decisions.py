@@ -1,0 +1,109 @@
+# Law of this file: what was decided is counted, kept for a while, and by chance logged, with the
+# trail of what was passed over. No URL is kept, which may be a key, and of an address its network.
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from redirects.acceptance import Client
+from redirects.decision import Decision, PassedOver, told
+from server.exchange import REQUEST
+from server.metrics import Metrics
+
+_log = logging.getLogger("offramp.decisions")
+
+KEPT: Final = 256
+"""Decisions that a process remembers: some screens full, and half a MiB at most."""
+
+
+class Made(NamedTuple):
+    """A decision that was carried out.
+
+    Attributes:
+        when: seconds since the epoch.
+        request_id: of the request, as in the log; empty if it was made for none.
+        repository: served name.
+        region: in which the client is; None if that is not known.
+        network: that stands for the client, such as ``192.0.2.0/24``; empty if that is not known.
+        outcome: ``redirect``, ``inline``, or ``shadow`` where it was only counted.
+        target: that was named, or would have been; else empty.
+        reason: why nothing is named, as :class:`redirects.decision.Reason` words it; else empty.
+        passed_over: targets before it, in order.
+    """
+
+    when: float
+    request_id: str
+    repository: str
+    region: str | None
+    network: str
+    outcome: str
+    target: str
+    reason: str
+    passed_over: tuple[PassedOver, ...]
+
+
+@dataclass(slots=True)
+class Decisions:
+    """The decisions of one server process.
+
+    Attributes:
+        metrics: counts them.
+        share: of them that are logged, 0 to 1.
+        chance: draws from 0 to 1, below 1.
+        clock: seconds since the epoch.
+    """
+
+    metrics: Metrics
+    share: float = 0.0
+    chance: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.time
+    _last: deque[Made] = field(default_factory=lambda: deque(maxlen=KEPT))
+
+    def made(self, repository: str, client: Client, decision: Decision) -> None:
+        """Take note of a decision that was carried out.
+
+        Args:
+            repository: served name.
+            client: who asked.
+            decision: what it gets.
+        """
+        self.metrics.decided(decision)
+        made = Made(
+            self.clock(),
+            REQUEST.get(),
+            repository,
+            client.region,
+            client.network,
+            *told(decision),
+            decision.passed_over,
+        )
+        self._last.append(made)
+        if self.share and self.chance() < self.share:
+            _write(made)
+
+    def last(self) -> Iterator[Made]:
+        """Those that are remembered, the newest first."""
+        return reversed(tuple(self._last))
+
+
+def _write(made: Made) -> None:
+    """One line of the log."""
+    _log.info(
+        "decision",
+        extra={
+            "request_id": made.request_id,
+            "repository": made.repository,
+            "region": made.region,
+            "network": made.network,
+            "outcome": made.outcome,
+            "target": made.target,
+            "reason": made.reason,
+            "passed_over": [f"{each.target}: {each.reason.value}" for each in made.passed_over],
+        },
+    )
