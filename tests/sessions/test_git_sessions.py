@@ -300,3 +300,23 @@ async def test_a_credential_set_for_our_url_alone_does_not_reach_the_mirror(
     assert decisions(served)["carries_credentials"] >= 1
     assert not any(request.user for request in forge.requests())
     assert "near" not in decisions(served)
+
+
+async def test_a_mirror_that_is_made_as_the_page_says_has_our_refs(
+    serve: Serve, repository: Repository, forge: Forge, git: Git
+) -> None:
+    """It is cloned, and brought up to date, from below the path where sessions stay."""
+    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    url, copy = repository.url(served.url), forge.root / NAME
+    copy.rename(copy.with_name("old"))
+    repository.git("update-ref", "refs/heads/gone", "HEAD")
+    await git("clone", "--mirror", repository.url(f"{served.url}/-/here"), copy)
+    assert (await first(served, url))[0] == 200
+    await compared(watch_of(served))
+    assert (await first(served, url))[0] == 302
+    repository.commit("refs/heads/main", 1, file="pushed")
+    repository.git("update-ref", "-d", "refs/heads/gone")
+    assert (await first(served, url))[0] == 200
+    await git("remote", "update", "--prune", cwd=copy)
+    await watch_of(served).look()
+    assert (await first(served, url))[0] == 302
