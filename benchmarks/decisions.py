@@ -83,7 +83,7 @@ class World:
             [Entity(chance.randbytes(32).hex(), 1 << 20) for _ in range(_ENTITIES)],
         )
 
-    def selection(self, *, equal: bool) -> Selection:
+    def selection(self, *, equal: bool) -> Selection[Target]:
         """Three targets in each region and two for everywhere; or all equal, everywhere."""
         standings = {
             target.name: Standing(

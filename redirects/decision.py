@@ -87,6 +87,49 @@ class Reason(Enum):
         "There are no credentials to sign with, or those there are end too soon.",
     )
 
+    # Of whole sessions that could move to a mirror; see redirects/sessions.py.
+    STAYS_HERE = "stays_here", "The URL is one below which sessions stay where they are (/-/here/)."
+    CARRIES_CREDENTIALS = (
+        "carries_credentials",
+        "The request carries credentials, which clients would send to the mirror as well.",
+    )
+    PRIVATE_REPOSITORY = "private_repository", "The repository is not for everybody."
+    TAKES_PUSHES = (
+        "takes_pushes",
+        "A push begins with the same request, and this repository takes pushes here (hg.push).",
+    )
+    ASKED_AGAIN = (
+        "asked_again",
+        "The client was sent to a mirror just now, and asks the same again (health.suspicion).",
+    )
+    NO_MIRROR = "no_mirror", "No mirror is left to which this session could move."
+    NOT_MIRRORED = (
+        "not_mirrored",
+        "The mirror is not for this repository (session_mirrors: repositories, vcs).",
+    )
+    LESS_SAFE = "less_safe", "The client came by https, and the mirror's URL is an http one."
+    MIRROR_UNKNOWN = (
+        "mirror_unknown",
+        "Its refs have not been compared with ours, or not lately (session_mirrors.max_age).",
+    )
+    MIRROR_STALE = "mirror_stale", "The mirror's refs are not the ones that we have now."
+    MIRROR_UNREADABLE = (
+        "mirror_unreadable",
+        "The mirror does not answer for this repository, or not as a server of it does.",
+    )
+    MIRROR_REDIRECTS = (
+        "mirror_redirects",
+        "The mirror answers by a redirect itself; its URL must be the last one.",
+    )
+    MIRROR_MOVES_SESSIONS = (
+        "mirror_moves_sessions",
+        "The mirror is an Offramp that may move sessions on; say so (session_mirrors.offramp).",
+    )
+    MIRROR_NO_OFFRAMP = (
+        "mirror_no_offramp",
+        "It is said to be an Offramp, and does not answer as one (session_mirrors.offramp).",
+    )
+
 
 class CannotLocate(Exception):  # noqa: N818 - a state of the target, not a fault of the caller
     """A target can name no location now.

@@ -12,7 +12,8 @@ from typing import Final
 from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import PUBLIC, Audience
 from redirects.decision import CannotLocate, Decision, Inline, PassedOver, Reason, Redirect
-from redirects.selection import Candidate, Selection
+from redirects.selection import Candidate, Selection, behind
+from redirects.targets import Target
 from stores.entity import Entity
 
 NONE_DOWN: Final[frozenset[str]] = frozenset()
@@ -21,7 +22,7 @@ NONE_DOWN: Final[frozenset[str]] = frozenset()
 def negotiate(
     acceptance: Acceptance,
     entity: Entity,
-    selection: Selection,
+    selection: Selection[Target],
     client: Client,
     now: float,
     *,
@@ -70,7 +71,7 @@ def negotiate(
 def locations(
     acceptance: Acceptance,
     entity: Entity,
-    selection: Selection,
+    selection: Selection[Target],
     client: Client,
     now: float,
     *,
@@ -104,7 +105,7 @@ class Verdict:
 def explain(
     acceptance: Acceptance,
     entity: Entity,
-    selection: Selection,
+    selection: Selection[Target],
     client: Client,
     now: float,
     *,
@@ -138,7 +139,7 @@ def explain(
         shadow=shadow,
         audience=audience,
     )
-    chosen: Candidate | None = None
+    chosen: Candidate[Target] | None = None
     verdicts: list[Verdict] = []
     for candidate in selection.order(client, entity.digest, acceptance.targets):
         found = _judge(candidate, acceptance, entity, client, now, readable, down, audience)
@@ -166,7 +167,7 @@ def unwilling(acceptance: Acceptance, *, enabled: bool, held_back: Reason | None
 
 
 def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
-    candidate: Candidate,
+    candidate: Candidate[Target],
     acceptance: Acceptance,
     entity: Entity,
     client: Client,
@@ -198,12 +199,8 @@ def _judge(  # noqa: PLR0917 - names cost a tenth of a decision
         return error.reason
 
 
-def _behind(chosen: Candidate, other: Candidate, acceptance: Acceptance) -> Reason:
+def _behind(chosen: Candidate[Target], other: Candidate[Target], acceptance: Acceptance) -> Reason:
     """Why a target that could be named is not, where another one is."""
     if acceptance.targets is not None:
         return Reason.CLIENTS_ORDER
-    if chosen.distance != other.distance:
-        return Reason.NEARER_TARGET
-    if chosen.priority != other.priority:
-        return Reason.LOWER_PRIORITY
-    return Reason.BY_WEIGHT
+    return behind(chosen, other)

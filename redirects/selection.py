@@ -17,17 +17,27 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
 from math import inf, log
-from typing import Final, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from redirects.acceptance import Client, spread_of
 from redirects.decision import Reason
-from redirects.targets import Target
 
 # Regions that are remembered with their order. Clients can make words up, which push others out.
 _REGIONS: Final = 1024
 
 _MASK: Final = (1 << 64) - 1
 _UNIT: Final = 2.0**-64
+
+
+class Named(Protocol):
+    """What can be ordered: a target, or a mirror to which whole sessions move."""
+
+    @property
+    def name(self) -> str:
+        """By which the settings know it, and from which its lots are drawn."""
+
+
+N = TypeVar("N", bound=Named)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,7 @@ class Distance(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Generic[N]):
     """A target as it stands to the clients of one region.
 
     Attributes:
@@ -77,7 +87,7 @@ class Candidate:
         seed: 64 bits made of its name.
     """
 
-    target: Target
+    target: N
     distance: Distance
     priority: int
     weight: float
@@ -90,11 +100,20 @@ class Candidate:
         return self.bar is not None, self.distance, self.priority
 
 
-_Ranked = tuple[tuple[Candidate, ...], ...]
+def behind(chosen: Candidate[N], other: Candidate[N]) -> Reason:
+    """Why ``other``, which could be named as well, is not, where ``chosen`` is."""
+    if chosen.distance != other.distance:
+        return Reason.NEARER_TARGET
+    if chosen.priority != other.priority:
+        return Reason.LOWER_PRIORITY
+    return Reason.BY_WEIGHT
+
+
+_Ranked = tuple[tuple[Candidate[N], ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(Generic[N]):
     """The targets of a server, and what decides between them.
 
     Attributes:
@@ -106,22 +125,22 @@ class Selection:
             region is another one.
     """
 
-    targets: tuple[Target, ...]
+    targets: tuple[N, ...]
     standings: Mapping[str, Standing] = field(default_factory=dict)
     other_regions: bool = True
-    _ranked: Callable[[str | None], _Ranked] = field(init=False, repr=False, compare=False)
+    _ranked: Callable[[str | None], _Ranked[N]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_ranked", lru_cache(_REGIONS)(self._rank))
 
     @classmethod
-    def of(cls, *targets: Target) -> Self:
+    def of(cls, *targets: N) -> Self:
         """Targets that are tried in this order, wherever the client is."""
         return cls(targets)
 
     def order(
         self, client: Client, digest: str, wanted: Sequence[str] | None = None
-    ) -> Iterator[Candidate]:
+    ) -> Iterator[Candidate[N]]:
         """The targets, the one to be tried first for this client and entity before the others.
 
         Args:
@@ -140,7 +159,7 @@ class Selection:
             else:
                 yield from _by_lot(equals, client, digest)
 
-    def _rank(self, region: str | None) -> _Ranked:
+    def _rank(self, region: str | None) -> _Ranked[N]:
         """The targets for clients of one region: groups of equals, in order."""
         candidates = [
             self._candidate(target, place, region) for place, target in enumerate(self.targets)
@@ -153,7 +172,7 @@ class Selection:
             for group in _apart(tuple(equals))
         )
 
-    def _candidate(self, target: Target, place: int, region: str | None) -> Candidate:
+    def _candidate(self, target: N, place: int, region: str | None) -> Candidate[N]:
         standing = self.standings.get(target.name) or Standing(priority=place + 1)
         if not standing.regions:
             distance = Distance.EVERYWHERE
@@ -170,17 +189,17 @@ class Selection:
         return Candidate(target, distance, standing.priority, standing.weight, bar, seed)
 
 
-def _apart(equals: tuple[Candidate, ...]) -> _Ranked:
+def _apart(equals: tuple[Candidate[N], ...]) -> _Ranked[N]:
     return (equals,) if equals[0].bar is None else tuple((one,) for one in equals)
 
 
-def _as_wanted(ranked: _Ranked, wanted: Sequence[str]) -> list[Candidate]:
+def _as_wanted(ranked: _Ranked[N], wanted: Sequence[str]) -> list[Candidate[N]]:
     places = {name: place for place, name in reversed(tuple(enumerate(wanted)))}
     candidates = (candidate for equals in ranked for candidate in equals)
     return sorted(candidates, key=lambda one: places.get(one.target.name, len(wanted)))
 
 
-def _by_lot(equals: Sequence[Candidate], client: Client, digest: str) -> Iterator[Candidate]:
+def _by_lot(equals: Sequence[Candidate[N]], client: Client, digest: str) -> Iterator[Candidate[N]]:
     # A digest is as good as chance already, and so is what is made of the network.
     key = client.spread ^ int(digest[:16] or "0", 16)
     drawn = []

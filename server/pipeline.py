@@ -21,6 +21,7 @@ from redirects.control import EVERYBODY, Control
 from redirects.decision import Decision, Inline, Reason, Redirect
 from redirects.negotiation import negotiate, unwilling
 from redirects.selection import Selection
+from redirects.targets import Target
 from server.answer import (
     Answer,
     Command,
@@ -55,7 +56,7 @@ class Pipeline:
 
     cache: Cache
     store: Store
-    selection: Selection
+    selection: Selection[Target]
     publisher: Publisher
     catalogs: Catalogs
     health: Health

@@ -65,7 +65,7 @@ class Runtime:
     settings: Settings
     store: Store
     targets: tuple[Target, ...]
-    selection: Selection
+    selection: Selection[Target]
     locator: Locator
     keys: SigningKeys
     cache: Cache

@@ -109,7 +109,7 @@ async def build_targets(settings: Settings, store: Store, keys: SigningKeys) -> 
     return tuple(targets)
 
 
-def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection:
+def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection[Target]:
     """The targets with what the settings say of whom each is for."""
     standings = {
         target.name: Standing(

@@ -94,7 +94,7 @@ def targets(
     )
 
 
-def _may_be_named(selection: Selection, client: Client) -> Iterator[Target]:
+def _may_be_named(selection: Selection[Target], client: Client) -> Iterator[Target]:
     """In order; a client keeps to one order for all content, so it is of no entity."""
     for candidate in selection.order(client, digest=""):
         if candidate.bar is None:

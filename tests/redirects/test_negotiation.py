@@ -180,6 +180,20 @@ def test_reasons_are_words_with_sentences() -> None:
         "not_in_percentage",
         "shadow",
         "not_in_time",
+        "stays_here",
+        "carries_credentials",
+        "private_repository",
+        "takes_pushes",
+        "asked_again",
+        "no_mirror",
+        "not_mirrored",
+        "less_safe",
+        "mirror_unknown",
+        "mirror_stale",
+        "mirror_unreadable",
+        "mirror_redirects",
+        "mirror_moves_sessions",
+        "mirror_no_offramp",
     }
     for reason in Reason:
         assert re.fullmatch(r"[A-Z].*\.", reason.text)

@@ -44,14 +44,14 @@ def clients() -> tuple[Client, ...]:
     )
 
 
-def selection(*standings: Standing, other_regions: bool = True) -> Selection:
+def selection(*standings: Standing, other_regions: bool = True) -> Selection[Target]:
     """As many of the targets as there are standings."""
     named = dict(zip(NAMES, standings, strict=False))
     return Selection(TARGETS[: len(standings)], named, other_regions)
 
 
 def order(
-    chosen: Selection, region: str | None = None, wanted: tuple[str, ...] | None = None
+    chosen: Selection[Target], region: str | None = None, wanted: tuple[str, ...] | None = None
 ) -> str:
     """Names in order, for a client in ``region``."""
     client = Client("https://git.example.org", region, "192.0.2.0/24")
@@ -143,7 +143,7 @@ def test_every_target_comes_once(
 # --- the lot ---------------------------------------------------------------------------------
 
 
-def shares(chosen: Selection) -> Counter[str]:
+def shares(chosen: Selection[Target]) -> Counter[str]:
     """How many of the clients are sent to each target."""
     return Counter(next(chosen.order(c, ENTITY.digest)).target.name for c in clients())
 
@@ -198,7 +198,7 @@ def test_the_lot_is_the_same_everywhere() -> None:
 
 
 def decide(
-    chosen: Selection,
+    chosen: Selection[Target],
     region: str | None,
     acceptance: Acceptance = BOTH,
     readable: frozenset[str] = EVERYWHERE,
@@ -220,7 +220,7 @@ def decide(
 
 
 def explained(
-    chosen: Selection,
+    chosen: Selection[Target],
     acceptance: Acceptance = BOTH,
     *,
     readable: frozenset[str] = EVERYWHERE,

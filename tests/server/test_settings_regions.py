@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from redirects.selection import Distance, Selection
+from redirects.targets import Target
 from server.settings import Settings, load
 from server.wiring import build_selection, build_targets, signing_keys
 from stores.memory import MemoryStore
@@ -23,7 +24,7 @@ def settings(tmp_path: Path, text: str) -> Settings:
     return load(path)
 
 
-async def selection(tmp_path: Path, text: str) -> Selection:
+async def selection(tmp_path: Path, text: str) -> Selection[Target]:
     """The targets of a file."""
     read = settings(tmp_path, text)
     store = MemoryStore()
