@@ -1,8 +1,9 @@
 # Law of this file: whether a target may be named follows from what was seen of it, by a table. Time
 # and chance are passed in; nobody is asked.
 #
-# A target is in one of four states:
+# A target is in one of five states:
 #
+#     unseen      nothing is known of it, or not any more; not named
 #     up          it answers; named
 #     suspect     a client has shown that it may not, and it is named until a probe says so too; or
 #                 a probe failed, and it is not named until the next one, which follows at once
@@ -13,7 +14,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from math import inf
 from typing import Final
@@ -30,6 +31,7 @@ _DOUBLED: Final = 4
 class State(Enum):
     """What is thought of a target; the value is the word for logs and figures."""
 
+    UNSEEN = "unseen"
     UP = "up"
     SUSPECT = "suspect"
     DOWN = "down"
@@ -46,6 +48,9 @@ class Seen(Enum):
 
 # From a state, by what was seen, to another; and to which one where it was seen often enough.
 _TABLE: Final[dict[tuple[State, Seen], tuple[State, State]]] = {
+    (State.UNSEEN, Seen.ANSWERED): (State.UP, State.UP),
+    (State.UNSEEN, Seen.FAILED): (State.SUSPECT, State.DOWN),
+    (State.UNSEEN, Seen.ASKED_AGAIN): (State.UNSEEN, State.UNSEEN),
     (State.UP, Seen.ANSWERED): (State.UP, State.UP),
     (State.UP, Seen.FAILED): (State.SUSPECT, State.DOWN),
     (State.UP, Seen.ASKED_AGAIN): (State.SUSPECT, State.SUSPECT),
@@ -144,11 +149,25 @@ class Breaker:
             falls = min(falls + 1, _DOUBLED) if now - rose < _STEADY else 0
         return Breaker(state, since, failures, successes, rose, falls)
 
+    @property
+    def has_failed(self) -> bool:
+        """Probes of it did not come back, and since then not enough of them did."""
+        return self.failures > 0 or self.state in {State.DOWN, State.HALF_OPEN}
+
+    def forgotten(self, now: float) -> Breaker:
+        """The same target, when what was seen of it says nothing any more.
+
+        One that is down stays so: it has to answer as often as it would have.
+        """
+        state = State.DOWN if self.state in {State.DOWN, State.HALF_OPEN} else State.UNSEEN
+        since = self.since if state is self.state else now
+        return replace(self, state=state, since=since, failures=0, successes=0)
+
     def pause(self, rules: Rules, chance: float) -> float:
         """Seconds from the beginning of the last probe to that of the next.
 
         ``chance``: anything from 0 to 1.
         """
-        if self.state is State.SUSPECT:
+        if self.state in {State.SUSPECT, State.UNSEEN}:
             return min(SOON, rules.longest_pause)
         return rules.longest_pause * (1 - rules.jitter * chance)

@@ -68,6 +68,15 @@ class SigningKeys:
         if self.current not in self.secrets:
             raise ValueError(f"the current signing key {self.current!r} has no secret")
 
+    def derived(self, use: str) -> bytes:
+        """A secret of 32 bytes for another ``use`` than URLs, which tells nothing of the others.
+
+        It is another one after the current key has changed.
+        """
+        # No message that is signed for a URL has a first line of this kind; see `_signature`.
+        message = f"offramp secret 1\n{use}".encode()
+        return hmac.new(self.secrets[self.current], message, hashlib.sha256).digest()
+
     def sign(self, digest: str, expires: int, demanded_type: str | None = None) -> str:
         """The query that makes the blob URL of ``digest`` work until ``expires`` (unix seconds).
 

@@ -2,10 +2,13 @@
 # it there. What that is worth is decided here, from a table of bounded size; the clock is whoever
 # asks.
 #
-# Behind one address there may be a fleet, whose machines ask the same side by side, and none of
-# whose downloads fails. So nobody is believed without end: while a target is in doubt, everybody
-# who asks again is answered inline; where a probe has just found it well, one in a window is, for
-# each question, and a few for each address. The others are sent there as before.
+# Behind one address there may be a fleet, whose machines ask the same one after another, and none
+# of whose downloads fails. So nobody is believed without end: of one address a few in a window are
+# answered inline, and the others sent there as before, however often they ask. Everybody is
+# believed only where a probe of our own has failed: what clients ask does not make it so.
+#
+# The table can be read by whoever reads the data directory, and there are few addresses: what
+# stands in it of a client is hashed with a secret.
 #
 # The table is one for all server processes of a machine. Each entry is small, is read and written
 # in one piece, and takes the place of whatever was there before: nothing is locked, and what is
@@ -25,7 +28,7 @@ from typing import Final, NamedTuple, Protocol
 
 from redirects.acceptance import spread_of
 
-# Clients of one address who are answered inline within a window, for targets that are well.
+# Clients of one address who are answered inline within a window, where no probe has failed.
 PER_ADDRESS: Final = 8
 
 _ENTRY: Final = struct.Struct("<16sddQQ")
@@ -78,16 +81,20 @@ class Asker:
     address: bytes
 
     @classmethod
-    def of(cls, address: str, traits: Iterable[str], question: str) -> Asker:
+    def of(cls, address: str, traits: Iterable[str], question: str, *, secret: bytes) -> Asker:
         """Name a client.
 
         Args:
             address: from where it asks.
             traits: what else tells it from others there: its program, its credential.
             question: what it asks of which repository.
+            secret: 16 to 64 bytes, without which nobody can tell whom a name is of; the same for
+                all who share a table.
         """
-        key = hashlib.blake2b("\0".join((address, *traits, question)).encode(), digest_size=16)
-        of_address = hashlib.blake2b(address.encode(), digest_size=16)
+        key = hashlib.blake2b(
+            "\0".join((address, *traits, question)).encode(), digest_size=16, key=secret
+        )
+        of_address = hashlib.blake2b(address.encode(), digest_size=16, key=secret)
         return cls(key.digest(), of_address.digest())
 
 
@@ -97,6 +104,12 @@ class _Entry(NamedTuple):
     inlined: float
     one: int
     other: int
+
+
+def never(target: int) -> bool:
+    """Of no target."""
+    del target
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,36 +136,49 @@ class Suspicions:
             self._put(_Entry(asker.key, now, inlined, one, other))
 
     def asked_again(
-        self, asker: Asker, now: float, in_doubt: Callable[[int], bool]
+        self,
+        asker: Asker,
+        now: float,
+        failed: Callable[[int], bool],
+        suspected: Callable[[int], bool] = never,
     ) -> tuple[int, ...]:
         """Whether a client is to be answered inline, because it did not get what it was sent for.
 
         Args:
             asker: who asks, and what.
             now: as for :meth:`sent`.
-            in_doubt: whether a target (``spread_of`` its name) is anything but up.
+            failed: whether a probe of a target (``spread_of`` its name) has failed, and it is not
+                up again.
+            suspected: whether a target is still named although clients asked again, until a probe
+                tells. Who was answered inline because of it is not sent there again before that.
 
         Returns:
             The targets to which it was sent; none, if it is to be answered as everybody.
         """
         entry = self._entry(asker)
-        # A time to come is from before this machine was started.
-        if entry.key != asker.key or not 0 <= now - entry.sent <= self.window:
+        if entry.key != asker.key:
             return ()
         targets = tuple(target for target in (entry.one, entry.other) if target)
-        believed = any(map(in_doubt, targets)) or (
-            not 0 <= now - entry.inlined <= self.window and self._may_again(asker.address, now)
-        )
+        if self._is_recent(entry.sent, now):
+            believed = any(map(failed, targets)) or self._may_again(asker.address, now)
+        elif self._is_recent(entry.inlined, now):
+            believed = any(map(suspected, targets)) and self._may_again(asker.address, now)
+        else:
+            return ()
         # One redirect fails once; who comes next was not sent by it.
         self._put(entry._replace(sent=-inf, inlined=now if believed else entry.inlined))
         return targets if believed else ()
+
+    def _is_recent(self, then: float, now: float) -> bool:
+        # A time to come is from before this machine was started.
+        return 0 <= now - then <= self.window
 
     def _may_again(self, address: bytes, now: float) -> bool:
         """Count one more for an address, unless it had its share in this window."""
         at = _ADDRESSES_AT + _ADDRESS.size * (_number(address) % _ADDRESSES)
         read = self.table.read(at, _ADDRESS.size)
         known, since, count = _ADDRESS.unpack(read.ljust(_ADDRESS.size, b"\0"))
-        if known != address or not 0 <= now - since <= self.window:
+        if known != address or not self._is_recent(since, now):
             since, count = now, 0
         if count >= PER_ADDRESS:
             return False

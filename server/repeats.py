@@ -39,6 +39,9 @@ class FileTable:
     """A table that all server processes of this machine share.
 
     Not mapped into memory: a disk that is full is an error then, and not the end of the process.
+    It is read and written on the event loop: half a MiB that is used all the time stays in the page
+    cache, where a read or a write of one entry took 1 microsecond, and handing it to a thread and
+    waiting for that would take 50 times as long.
     """
 
     descriptor: int
@@ -82,12 +85,14 @@ class Repeats:
         suspicions: what is known of them.
         health: of the targets.
         metrics: count them.
+        secret: hides them in what is written down; see :meth:`redirects.suspicion.Asker.of`.
         clock: seconds, the same for all processes of this machine.
     """
 
     suspicions: Suspicions
     health: Health
     metrics: Metrics
+    secret: bytes = field(repr=False)
     clock: Callable[[], float] = time.monotonic
     _targets: dict[int, Target] = field(default_factory=dict)
     _carried: OrderedDict[bytes, asyncio.Transport] = field(default_factory=OrderedDict)
@@ -109,7 +114,9 @@ class Repeats:
         asker = self._asker(request, question)
         if asker is None or self._goes_on(request, asker):
             return False
-        found = self.suspicions.asked_again(asker, self.clock(), self._in_doubt)
+        found = self.suspicions.asked_again(
+            asker, self.clock(), self._has_failed, self._is_suspected
+        )
         suspected = [target for key in found if (target := self._targets.get(key)) is not None]
         for target in suspected:
             _log.info(
@@ -144,7 +151,7 @@ class Repeats:
             # Of a proxy that is not listed: its address is everybody's.
             return None
         traits = (request.headers.get(name, "") for name in ("Authorization", "User-Agent"))
-        return Asker.of(address, traits, question)
+        return Asker.of(address, traits, question, secret=self.secret)
 
     def _goes_on(self, request: web.Request, asker: Asker) -> bool:
         """The client that was sent elsewhere is still there, so this is another beside it.
@@ -157,9 +164,13 @@ class Repeats:
             return False
         return carried is request.transport or not carried.is_closing()
 
-    def _in_doubt(self, key: int) -> bool:
+    def _has_failed(self, key: int) -> bool:
         target = self._targets.get(key)
-        return target is not None and self.health.in_doubt(target)
+        return target is not None and self.health.has_failed(target)
+
+    def _is_suspected(self, key: int) -> bool:
+        target = self._targets.get(key)
+        return target is not None and self.health.is_suspected(target)
 
 
 def _is_handed_on(request: web.Request) -> bool:

@@ -154,8 +154,15 @@ class Runtime:
             settings.health.rules,
             metrics.target,
         )
+        # Before anybody asks: what has not been seen to work is not named.
+        await health.begin()
         table = FileTable.open(settings.data)
-        repeats = Repeats(Suspicions(table, settings.health.suspicion), health, metrics)
+        repeats = Repeats(
+            Suspicions(table, settings.health.suspicion),
+            health,
+            metrics,
+            keys.derived("who was sent where"),
+        )
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,

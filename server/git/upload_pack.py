@@ -11,6 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import CacheUnavailable
+from redirects.acceptance import ACCEPTS_NOTHING
 from redirects.audience import Audience
 from repos.git.repository import GitRepository, Snapshot
 from server.answer import Answer, Growing
@@ -107,10 +108,9 @@ class UploadPack:
             fetch, snapshot, identity, redirecting=redirecting
         )
         if redirecting and runtime.repeats.asked_again(request, question.key):
-            redirecting = False
-            question = runtime.questions_asked.question(
-                fetch, snapshot, identity, redirecting=False
-            )
+            # The question stays the one whose answer stands alone: it has been computed, it is
+            # never thin where others are sent to it, and the next try is known by its key.
+            acceptance = ACCEPTS_NOTHING
 
         def observe(seconds: float) -> None:
             runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds)

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.faults import Wrapper
+from tests.conformance.fleet import Fleet, fleet_of
 from tests.conformance.processes import Offramp
 from tests.conformance.repositories import Repository, copy, make
+from tests.conftest import Serve
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,10 @@ async def offramp(tmp_path: Path) -> AsyncIterator[Offramp]:
     offramp = Offramp(tmp_path / "data")
     yield offramp
     await offramp.close()
+
+
+@pytest.fixture
+async def fleet(serve: Serve, repository: Repository, tmp_path: Path) -> AsyncIterator[Fleet]:
+    """Three file servers, and an hour between probes that nobody asked for."""
+    async with fleet_of(serve, repository, tmp_path / "data") as fleet:
+        yield fleet

@@ -70,6 +70,45 @@ def test_nobody_is_sent_to_a_target_that_failed_last(seen: list[Seen]) -> None:
         assert breaker.is_named
 
 
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        ((), State.UNSEEN),
+        ((AGAIN,), State.UNSEEN),
+        ((OK,), State.UP),
+        ((BAD,), State.SUSPECT),
+        ((BAD, OK), State.UP),
+        ((BAD, BAD), State.DOWN),
+    ],
+)
+def test_nothing_is_named_before_it_was_seen(seen: tuple[Seen, ...], state: State) -> None:
+    """Of which nothing is known is named when it answered once."""
+    breaker = Breaker(State.UNSEEN)
+    for what in seen:
+        breaker = breaker.seen(what, 1.0, RULES)
+    assert (breaker.state, breaker.is_named) == (state, state is State.UP)
+
+
+@given(st.lists(events, max_size=40))
+def test_what_is_forgotten_is_not_named(seen: list[Seen]) -> None:
+    """Before it was seen again; who was down has to answer as often as before."""
+    before = after(*seen)
+    forgotten = before.forgotten(50.0)
+    assert not forgotten.is_named
+    down = before.state in {State.DOWN, State.HALF_OPEN}
+    assert forgotten.state is (State.DOWN if down else State.UNSEEN)
+    assert forgotten.falls == before.falls
+    assert forgotten.seen(OK, 51.0, Rules(up_after=2)).is_named is not down
+
+
+@given(st.lists(events, max_size=40))
+def test_who_has_failed(seen: list[Seen]) -> None:
+    """It is known by probes alone: what clients show never makes it so, nor ends it."""
+    breaker = after(*seen)
+    assert breaker.has_failed == after(*(what for what in seen if what is not AGAIN)).has_failed
+    assert breaker.has_failed is (not breaker.is_named)
+
+
 @given(st.lists(events, max_size=40))
 def test_answers_bring_every_target_back(seen: list[Seen]) -> None:
     """However often it flapped, a target that answers from now on is up again after 32 probes."""
@@ -136,6 +175,7 @@ def test_what_is_in_doubt_is_probed_soon() -> None:
     """A client's suspicion, or a failed probe, is looked into at once; the rest has its pauses."""
     for seen in ((AGAIN,), (BAD,)):
         assert after(*seen).pause(RULES, 0.5) == SOON
+    assert Breaker(State.UNSEEN).pause(RULES, 0.5) == SOON
     for seen in ((), (BAD, BAD), (BAD, BAD, OK)):
         assert after(*seen).pause(RULES, 0.0) == 6.0
         assert after(*seen).pause(RULES, 1.0) == 4.5

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,21 +14,22 @@ from redirects.suspicion import PER_ADDRESS, TABLE_SIZE, Asker, MemoryTable, Sus
 
 ONE, TWO = spread_of("one"), spread_of("two")
 WINDOW = 30.0
+SECRET = b"s" * 32
 
 
 def asker(address: str = "192.0.2.7", question: str = "clone", *traits: str) -> Asker:
     """Somebody who asks something."""
-    return Asker.of(address, traits, question)
+    return Asker.of(address, traits, question, secret=SECRET)
 
 
 def well(target: int) -> bool:
-    """No target is in doubt."""
+    """Of no target."""
     del target
     return False
 
 
 def ill(target: int) -> bool:
-    """The first one is."""
+    """Of the first one."""
     return target == ONE
 
 
@@ -78,8 +81,28 @@ def test_one_redirect_fails_once(suspicions: Suspicions) -> None:
     assert suspicions.asked_again(asker(), 2.1, ill) == ()
 
 
+def test_before_a_probe_has_told_nobody_is_sent_there_twice(suspicions: Suspicions) -> None:
+    """Who was answered inline gets the next one inline too, while the target is only suspected."""
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 2.0, well, ill) == (ONE,)
+    assert suspicions.asked_again(asker(), 2.1, well, ill) == (ONE,)
+    assert suspicions.asked_again(asker(), 2.2, well, well) == ()
+    assert suspicions.asked_again(asker(question="another"), 2.2, well, ill) == ()
+
+
+def test_no_client_fails_twice_in_a_row(suspicions: Suspicions) -> None:
+    """Who cannot reach a target that we can, and asks and asks, gets every second one inline."""
+    inline = []
+    for number in range(2 * PER_ADDRESS):
+        again = bool(suspicions.asked_again(asker(), float(number), well))
+        inline.append(again)
+        if not again:
+            suspicions.sent(asker(), ["one"], float(number))
+    assert inline == [False, True] * PER_ADDRESS
+
+
 def test_a_fleet_behind_one_address_does_not_switch_redirects_off(suspicions: Suspicions) -> None:
-    """Of a hundred machines that ask the same, one after another, one in a window goes inline."""
+    """Of a hundred machines that ask the same, one after another, a few in a window go inline."""
     inline = 0
     for number in range(100):
         now = number * WINDOW / 100
@@ -87,7 +110,36 @@ def test_a_fleet_behind_one_address_does_not_switch_redirects_off(suspicions: Su
             inline += 1
         else:
             suspicions.sent(asker(), ["one"], now)
-    assert inline == 1
+    assert inline == PER_ADDRESS
+
+
+def test_a_suspicion_frees_nobodys_share(suspicions: Suspicions) -> None:
+    """However much clients of one address make a target suspected, a few of them go inline."""
+    inline, target = 0, set[int]()
+    for number in range(100):
+        who = asker(question=f"question {number % 7}")
+        found = suspicions.asked_again(who, 1.0 + number / 10, well, target.__contains__)
+        target.update(found)
+        inline += bool(found)
+        if not found:
+            suspicions.sent(who, ["one"], 1.0 + number / 10)
+        if number % 5 == 0:
+            target.clear()  # a probe came back
+    assert inline == PER_ADDRESS
+
+
+def test_the_table_tells_no_address() -> None:
+    """Nobody finds a client in it by trying all addresses, unless he has the secret."""
+    table = MemoryTable()
+    suspicions = Suspicions(table, WINDOW)
+    suspicions.sent(asker(), ["one"], 1.0)
+    assert suspicions.asked_again(asker(), 2.0, well)
+    content = table.read(0, TABLE_SIZE)
+    assert asker().address in content
+    plain = hashlib.blake2b(b"192.0.2.7", digest_size=16).digest()
+    other = Asker.of("192.0.2.7", (), "clone", secret=b"t" * 32)
+    for name in (plain, other.address, other.key):
+        assert name not in content
 
 
 def test_a_fleet_with_many_questions_has_its_share(suspicions: Suspicions) -> None:
@@ -104,7 +156,7 @@ def test_a_fleet_with_many_questions_has_its_share(suspicions: Suspicions) -> No
     assert suspicions.asked_again(who, 2.0 + WINDOW + 2, well) == (ONE,)
 
 
-def test_while_a_target_is_in_doubt_everybody_is_believed(suspicions: Suspicions) -> None:
+def test_where_a_probe_has_failed_everybody_is_believed(suspicions: Suspicions) -> None:
     """A whole fleet whose downloads failed succeeds on its next try."""
     for number in range(100):
         who = asker(question=f"question {number}")

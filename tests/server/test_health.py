@@ -20,7 +20,7 @@ from redirects.window import Window
 from server.health import PROBE, PROBE_ENTITY, Health
 from server.readback import NotReadable, read_back_anew
 from stores.entity import Entity
-from stores.faulty import Fail, FaultyStore
+from stores.faulty import Fail, FaultyStore, Hang
 from stores.memory import MemoryStore
 from tests.conftest import Serve
 
@@ -75,7 +75,7 @@ def store() -> FaultyStore:
 
 @pytest.fixture
 def health(store: FaultyStore, targets: Targets) -> Health:
-    """Of two targets."""
+    """Of two targets, of which nothing is known yet."""
     return Health(store, (ONE, TWO), targets.read_back, SELDOM, targets.note)
 
 
@@ -87,6 +87,7 @@ async def probed(health: Health, times: int) -> None:
 
 async def test_a_target_goes_and_comes(health: Health, targets: Targets) -> None:
     """From the first probe that fails it is not named, and again when it answered often enough."""
+    await health.probe()
     assert health.down() == frozenset()
     targets.down = {"one"}
     await health.probe()
@@ -110,7 +111,9 @@ async def test_one_that_failed_once_is_back_at_once(health: Health, targets: Tar
 
 async def test_each_change_is_told(health: Health, targets: Targets) -> None:
     """To who keeps figures, from the beginning."""
-    assert targets.states == [("one", State.UP), ("two", State.UP)]
+    assert targets.states == [("one", State.UNSEEN), ("two", State.UNSEEN)]
+    await health.probe()
+    assert sorted(targets.states[2:]) == [("one", State.UP), ("two", State.UP)]
     targets.states.clear()
     targets.down = {"one"}
     await probed(health, 3)
@@ -145,7 +148,7 @@ async def test_a_store_that_is_down_takes_its_targets_with_it(
     await health.probe()
     assert health.down() == BOTH
     assert health.is_store_down
-    assert health.in_doubt(ONE)
+    assert health.has_failed(ONE)
     assert targets.probed == []
     assert health.states() == (("one", State.DOWN), ("two", State.DOWN))
     assert targets.states[-2:] == [("one", State.DOWN), ("two", State.DOWN)]
@@ -155,8 +158,94 @@ async def test_a_store_that_is_down_takes_its_targets_with_it(
     assert targets.states[-2:] == [("one", State.UP), ("two", State.UP)]
 
 
+async def test_nothing_is_named_before_it_was_seen(health: Health, targets: Targets) -> None:
+    """At first nobody knows of any target that it works; the first probe is enough to tell."""
+    assert health.down() == BOTH
+    targets.down = {"two"}
+    await health.begin()
+    assert health.down() == {TWO.fingerprint}
+
+
+@pytest.mark.parametrize("silent", ["store", "target"])
+async def test_who_does_not_answer_keeps_no_server_from_beginning(
+    store: FaultyStore, targets: Targets, silent: str
+) -> None:
+    """Whoever has not answered when the time of one probe is over is not named, and that is all."""
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        await targets.read_back(target, entity)
+        if silent == "target" and target is ONE:
+            await asyncio.Event().wait()
+
+    health = Health(store, (ONE, TWO), read_back, Rules(3600.0, 0.05))
+    if silent == "store":
+        store.faults["stat"] = Hang(asyncio.Event())
+    await health.begin()
+    assert health.down() == (BOTH if silent == "store" else {ONE.fingerprint})
+
+
+async def test_who_died_while_the_store_was_away_is_not_named(
+    health: Health, store: FaultyStore, targets: Targets
+) -> None:
+    """When the store comes back, what was known of targets before is old: each is probed first."""
+    named: list[frozenset[str]] = []
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        named.append(health.down())
+        await targets.read_back(target, entity)
+
+    await health.probe()
+    store.faults["stat"] = Fail()
+    await health.probe()
+    targets.down = {"one"}
+    store.faults.clear()
+    health.read_back = read_back
+    await health.probe()
+    assert named == [BOTH, BOTH]
+    assert health.down() == {ONE.fingerprint}
+
+
+async def test_a_probe_from_before_says_nothing(
+    health: Health, store: FaultyStore, targets: Targets
+) -> None:
+    """One that began before the store went and comes back after it came counts for nothing."""
+    began, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(target: Target, entity: Entity) -> None:
+        began.set()
+        await goes_on.wait()
+
+    await health.probe()
+    health.read_back = slow
+    probing = asyncio.create_task(health.probe())
+    await began.wait()
+    health.read_back = targets.read_back
+    targets.down = {"one", "two"}
+    store.faults["stat"] = Fail()
+    await health._look_at_store()
+    store.faults.clear()
+    await health._look_at_store()
+    goes_on.set()
+    await probing
+    assert health.down() == BOTH
+
+
+async def test_two_ways_to_one_place(store: FaultyStore, targets: Targets) -> None:
+    """Both are watched, by their names; if one of them fails, the place does."""
+    again = HttpTarget("again", ONE.base_url, WINDOW)
+    health = Health(store, (ONE, again), targets.read_back, SELDOM)
+    await health.probe()
+    assert health.states() == (("one", State.UP), ("again", State.UP))
+    targets.down = {"again"}
+    await health.probe()
+    assert sorted(targets.probed) == ["again", "again", "one", "one"]
+    assert health.states() == (("one", State.UP), ("again", State.SUSPECT))
+    assert health.down() == {ONE.fingerprint}
+
+
 async def test_any_error_of_a_target_is_one(health: Health, targets: Targets) -> None:
     """What a probe raises, of whatever kind, makes one target count as down, and no other."""
+    await health.probe()
     for error in (NotReadable("x"), OSError("x"), TimeoutError(), KeyError("x")):
         targets.down, targets.error = {"two"}, error
         await health.probe()
@@ -169,6 +258,7 @@ async def test_a_change_is_logged_once_and_why(
     """A target that stays down is not news."""
     now = 0.0
     health.clock = lambda: now
+    await health.probe()
     targets.down = {"one"}
     await probed(health, 3)
     targets.down = set()
@@ -202,6 +292,7 @@ async def test_who_never_answers_has_failed(store: FaultyStore) -> None:
 
     health = Health(store, (ONE,), silent, Rules(0.1, 0.01))
     await health.probe()
+    assert health.states() == (("one", State.SUSPECT),)
     assert health.down() == {ONE.fingerprint}
 
 
@@ -233,10 +324,13 @@ async def test_a_suspicion_brings_a_probe(health: Health, targets: Targets) -> N
         targets.down = {"one"}
         health.suspect(ONE)
         assert health.down() == frozenset()
-        assert health.in_doubt(ONE)
-        assert not health.in_doubt(TWO)
+        assert health.is_suspected(ONE)
+        assert not health.is_suspected(TWO)
+        assert not health.has_failed(ONE)
         await targets.until(lambda: targets.probed.count("one") == 3)
         assert health.down() == {ONE.fingerprint}
+        assert health.has_failed(ONE)
+        assert not health.is_suspected(ONE)
 
     await running(health, suspected)
     assert targets.probed.count("two") == 1
@@ -336,3 +430,29 @@ async def test_what_is_thought_of_targets_can_be_seen(serve: Serve, tmp_path: Pa
     assert 'offramp_target_state{state="down",target="dead"} 1.0' in lines
     assert 'offramp_target_state{state="up",target="dead"} 0.0' in lines
     assert 'offramp_target_state{state="up",target="self"} 1.0' in lines
+
+
+async def test_two_targets_with_one_url_are_two_for_operators(serve: Serve, tmp_path: Path) -> None:
+    """Such as two regions before one place: both are told of, by their names."""
+    (tmp_path / "root").mkdir()
+    dead = {"type": "http", "base_url": "http://127.0.0.1:1"}
+    served = await serve(tmp_path / "root", targets=[dead | {"name": name} for name in "ab"])
+    await probed(served.runtime.health, 2)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{served.url}/-/readyz") as answer,
+    ):
+        told = "ok; passed over: a (down), b (down)\n"
+        assert (answer.status, await answer.text()) == (200, told)
+
+
+async def test_a_server_that_has_just_begun_names_none_that_is_dead(
+    serve: Serve, tmp_path: Path
+) -> None:
+    """Store and targets were probed before anybody can ask."""
+    (tmp_path / "root").mkdir()
+    dead = {"type": "http", "name": "dead", "base_url": "http://127.0.0.1:1"}
+    served = await serve(tmp_path / "root", targets=[dead, {"type": "self"}])
+    dead_one, own = served.runtime.targets
+    assert dead_one.fingerprint in served.runtime.health.down()
+    assert own.fingerprint not in served.runtime.health.down()

@@ -1,0 +1,170 @@
+# Law of this file: who asks the same again did not get what it was sent for, and gets it inline,
+# and whole; who only looks so is sent there as before.
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from redirects.health import State
+from redirects.suspicion import PER_ADDRESS, TABLE_SIZE
+from server.repeats import TABLE_FILE
+from tests.conformance.clones import accepting, declining, locations, state
+from tests.conformance.fleet import SELDOM, Fleet, ask, one_shot
+from tests.conformance.repositories import Repository
+from tests.conftest import Serve
+
+pytestmark = pytest.mark.nginx
+
+
+async def test_an_increment_that_is_asked_for_again(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """Who has something already gets the rest inline, and then by a place again; nothing breaks.
+
+    A pack that is only whole together with what the client has is never named to anybody.
+    """
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    await declining(tmp_path)("clone", "--bare", url, "base")
+    changed = repository.git("show", "main:big.txt").replace("line 7", "line seven")
+    repository.commit("refs/heads/main", 20, **{"big.txt": changed + "\n"})
+    sent = []
+    for number in range(4):
+        shutil.copytree(tmp_path / "base", tmp_path / f"{number}")
+        said = await client("-C", f"{number}", "fetch", "origin", "+refs/heads/*:refs/heads/*")
+        sent.append(fleet.sent_to(said))
+        if not sent[-1]:
+            await fleet.until(State.UP)  # the probe that it brought came back
+    assert sent == [{"a"}, set(), {"a"}, set()]
+    held = [await state(client, tmp_path / f"{number}") for number in range(4)]
+    assert held == held[:1] * 4
+    assert f"refs/heads/main {repository.oid('main')} " in held[0].refs
+
+
+async def test_machines_side_by_side_are_no_suspicion(fleet: Fleet, repository: Repository) -> None:
+    """Those of one address whose earlier requests still go on: all of them are redirected."""
+    async with AsyncExitStack() as stack:
+        for _ in range(12):
+            session = await stack.enter_async_context(aiohttp.ClientSession())
+            assert await ask(session, fleet.served, repository)
+    assert fleet.told == []
+
+
+async def test_the_same_connection_is_no_suspicion(fleet: Fleet, repository: Repository) -> None:
+    """Whose program goes on has not failed."""
+    async with aiohttp.ClientSession() as session:
+        assert all([await ask(session, fleet.served, repository) for _ in range(3)])
+    assert fleet.told == []
+
+
+async def test_one_after_another_does_not_switch_redirects_off(
+    fleet: Fleet, repository: Repository
+) -> None:
+    """A fleet behind one address that repeats itself has its share inline, and then redirects."""
+    redirected = []
+    for _ in range(3 * PER_ADDRESS):
+        async with one_shot() as session:
+            redirected.append(await ask(session, fleet.served, repository))
+    assert redirected[:2] == [True, False]
+    assert redirected.count(False) == PER_ADDRESS
+    assert all(redirected[2 * PER_ADDRESS :])
+    await fleet.until(State.UP)
+    assert set(fleet.told) == {State.SUSPECT, State.UP}
+
+
+async def test_what_is_written_down_tells_nobodys_address(
+    fleet: Fleet, repository: Repository
+) -> None:
+    """Whoever reads the data directory cannot find clients by trying all addresses."""
+    for _ in range(2):
+        async with one_shot() as session:
+            await ask(session, fleet.served, repository)
+    content = (fleet.served.settings.data / TABLE_FILE).read_bytes()
+    assert content.strip(b"\0")
+    assert len(content) <= TABLE_SIZE
+    assert hashlib.blake2b(b"127.0.0.1", digest_size=16).digest() not in content
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Via", "X-Real-IP"])
+async def test_behind_an_unknown_proxy_nobody_is_known_again(
+    fleet: Fleet, repository: Repository, header: str
+) -> None:
+    """Its address is everybody's; it is not listed in regions.proxies."""
+    for _ in range(3):
+        async with one_shot() as session:
+            assert await ask(session, fleet.served, repository, **{header: "192.0.2.7"})
+    assert fleet.told == []
+
+
+async def test_who_shows_another_credential_is_another(
+    fleet: Fleet, repository: Repository
+) -> None:
+    """Jobs of a CI have each a token of their own."""
+    for number in range(3):
+        async with one_shot() as session:
+            assert await ask(session, fleet.served, repository, Authorization=f"Bearer {number}")
+    assert fleet.told == []
+
+
+async def test_our_own_blobs_are_not_suspected(
+    serve: Serve, repository: Repository, tmp_path: Path
+) -> None:
+    """An inline answer would go the same way."""
+    served = await serve(repository.root, health={})
+    url, client = repository.url(served.url), accepting(tmp_path).traced()
+    for name in ("one", "two", "three"):
+        assert locations(await client("clone", "--bare", url, name))
+
+
+async def test_other_workers_know_it_too(
+    serve: Serve, fleet: Fleet, repository: Repository
+) -> None:
+    """A second try that comes to another process of this machine is known as one."""
+    other = await serve(
+        repository.root,
+        targets=[target.model_dump() for target in fleet.served.settings.targets],
+        data=fleet.served.settings.data,
+        health=SELDOM,
+    )
+    async with one_shot() as session:
+        assert await ask(session, fleet.served, repository)
+    async with one_shot() as session:
+        assert not await ask(session, other, repository)
+
+
+async def test_a_table_that_cannot_be_used(fleet: Fleet, repository: Repository) -> None:
+    """A disk that fails costs the second tries, and no answer."""
+    table = fleet.served.runtime.sent_table
+    good, table.descriptor = table.descriptor, -1
+    try:
+        for _ in range(2):
+            async with one_shot() as session:
+                assert await ask(session, fleet.served, repository)
+    finally:
+        table.descriptor = good
+
+
+async def test_listed_proxies_say_who_asks(
+    serve: Serve, fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """Then the client's own address counts, whatever connections the proxy keeps."""
+    served = await serve(
+        repository.root,
+        targets=[target.model_dump() for target in fleet.served.settings.targets],
+        data=tmp_path / "data",
+        health=SELDOM,
+        regions={"proxies": ["127.0.0.0/8"]},
+    )
+    async with aiohttp.ClientSession() as session:
+        for address, redirected in (
+            ("192.0.2.7", True),
+            ("192.0.2.8", True),
+            ("192.0.2.7", False),
+        ):
+            said = await ask(session, served, repository, **{"X-Forwarded-For": address})
+            assert said == redirected

@@ -1,0 +1,125 @@
+# Law of this file: when our own event loop was late, the end of somebody else's time says nothing
+# of them; but a loop that is always late comes to an end.
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from redirects.health import Rules, State
+from redirects.targets import HttpTarget, Target
+from redirects.window import Window
+from server.health import Health
+from server.lateness import AGAIN, in_time
+from stores.entity import Entity
+from stores.memory import MemoryStore
+
+SECONDS = 20.0  # of a clock that the test moves
+
+
+class Clock:
+    """The running loop's clock, which jumps when the loop is to be late."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        loop = asyncio.get_running_loop()
+        self.ahead = 0.0
+        real = loop.time
+        monkeypatch.setattr(loop, "time", lambda: real() + self.ahead)
+
+    async def passes(self, late: float) -> None:
+        """All the time of an attempt passes, in small steps; ``late`` seconds of it in one."""
+        self.ahead += late
+        while True:
+            await asyncio.sleep(0)
+            self.ahead += 0.01
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Of the loop of this test."""
+    return Clock(monkeypatch)
+
+
+class Attempts:
+    """Attempts that end in various ways, one after another."""
+
+    def __init__(self, *ends: Callable[[], Awaitable[None]]) -> None:
+        self.ends = list(ends)
+        self.late: list[float] = []
+
+    async def __call__(self) -> str:
+        """Make the next one."""
+        await self.ends.pop(0)()
+        return "came"
+
+
+async def well() -> None:
+    """It comes at once."""
+
+
+async def test_what_comes_comes() -> None:
+    """In its time, and no clock is asked for that."""
+    attempts = Attempts(well)
+    assert await in_time(attempts, SECONDS, attempts.late.append) == "came"
+    assert attempts.late == []
+
+
+async def test_who_does_not_answer_a_loop_that_waits(clock: Clock) -> None:
+    """Has failed, the first time."""
+    attempts = Attempts(lambda: clock.passes(0.0), well)
+    with pytest.raises(TimeoutError):
+        await in_time(attempts, SECONDS, attempts.late.append)
+    assert len(attempts.ends) == 1
+    assert attempts.late == []
+
+
+@pytest.mark.parametrize("late", [SECONDS / 2, 3 * SECONDS])
+async def test_a_loop_that_was_late_says_nothing_of_others(clock: Clock, late: float) -> None:
+    """Whether it came to the clock in between or not: it is tried again at once."""
+    attempts = Attempts(lambda: clock.passes(late), well)
+    assert await in_time(attempts, SECONDS, attempts.late.append) == "came"
+    assert attempts.late == [pytest.approx(late, rel=0.3)]
+
+
+async def test_a_loop_that_is_always_late(clock: Clock) -> None:
+    """After so many attempts in a row the end of the time counts."""
+    attempts = Attempts(*[lambda: clock.passes(SECONDS)] * (AGAIN + 2))
+    with pytest.raises(TimeoutError):
+        await in_time(attempts, SECONDS, attempts.late.append)
+    assert len(attempts.ends) == 1
+    assert len(attempts.late) == AGAIN
+
+
+async def test_other_errors_are_what_they_are(clock: Clock) -> None:
+    """Who refuses has answered, however late we were."""
+
+    async def refused() -> None:
+        clock.ahead += SECONDS / 2
+        raise ConnectionRefusedError
+
+    attempts = Attempts(refused, well)
+    with pytest.raises(ConnectionRefusedError):
+        await in_time(attempts, SECONDS, attempts.late.append)
+
+
+async def test_an_overload_of_ours_takes_no_target_down(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The target goes on being named, and the log says whose fault it was."""
+    attempts = Attempts(well, lambda: clock.passes(SECONDS / 2), well)
+    told: list[State] = []
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        del target, entity
+        await attempts()
+
+    one = HttpTarget("one", "http://one.example", Window(900.0, 3600.0))
+    health = Health(MemoryStore(), (one,), read_back, Rules(2 * SECONDS, SECONDS))
+    await health.probe()
+    health.changed = lambda target, state: told.append(state)
+    await health.probe()
+    assert (attempts.ends, told, health.down()) == ([], [], frozenset())
+    assert re.search(r"target one: .* this server itself was late by \d+", caplog.text)
