@@ -59,8 +59,14 @@ class Day:
         """Live it to its end."""
         self._loop = asyncio.get_running_loop()
         self._fleet = Fleet.start(
-            self._world, self._refs, self._rules, self._window, self._risen, self._seed
+            self._world,
+            self._refs,
+            self._rules,
+            window=self._window,
+            seed=self._seed,
+            risen=self._risen,
         )
+        await self._fleet.begin()
         watching = [asyncio.create_task(server.health.run()) for server in self._fleet.servers]
         self._await(next(self._jobs))
         await asyncio.sleep(self._world.effort.seconds)
@@ -132,7 +138,8 @@ class Day:
 
     def _failed(self, outage: Outage, now: float, tries: int) -> None:
         named_dead = outage.start <= now
-        self.tally.failed_at(now, Cause.NAMED_DEAD if named_dead else Cause.UNDER_WAY, tries)
+        cause = Cause.NAMED_DEAD if named_dead else Cause.UNDER_WAY
+        self.tally.failed_at(now, outage.target, cause, tries)
         if named_dead:
             self.tally.last_named[outage] = now - outage.start
             self.tally.known_elsewhere += any(

@@ -14,7 +14,7 @@ from redirects.sessions import Sighting
 
 # Seconds after a push until a mirror that follows has it, and from one look at it to the next.
 _BEHIND: Final = 5.0
-_LOOKS: Final = 30.0
+LOOK: Final = 30.0
 
 # Pushes to one repository on a day, in the mean.
 _PUSHES: Final = 40
@@ -55,5 +55,5 @@ class Refs:
 
     def seen(self, repository: str, now: float, offset: float) -> Mapping[str, Sighting]:
         """What a server knows that looks at the mirror at ``offset`` and every half a minute."""
-        looked = now - (now - offset) % _LOOKS
+        looked = now - (now - offset) % LOOK
         return {MIRROR.name: Sighting(looked, self.mirrored(repository, looked))}

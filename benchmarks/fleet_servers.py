@@ -1,4 +1,4 @@
-# Law of this file: the servers decide with all that a real one decides with: the watching of targets
+# Law of this file: servers decide with all that a real one decides with: the watching of targets
 # with its probes and breakers, the table of clients that were sent elsewhere, which the processes
 # of a machine share, networks, mirrors, choice. In place of sockets there is the calendar.
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from benchmarks.fleet_faults import Manner
-from benchmarks.fleet_mirror import Refs
+from benchmarks.fleet_mirror import LOOK, Refs
 from benchmarks.fleet_world import Caller, Content, World
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client, spread_of
 from redirects.control import EVERYBODY
@@ -39,7 +39,8 @@ _KNOWN: Final = frozenset({State.DOWN, State.HALF_OPEN})
 # Connections that a process remembers, as in `server.repeats`.
 _CONNECTIONS: Final = 4096
 
-_LOOK: Final = 30.0
+# Hides who asks, in a table that nobody reads.
+_SECRET: Final = bytes(16)
 
 Risen = Callable[[str], None]
 """Told that a server believes a target again, by its name."""
@@ -65,6 +66,7 @@ class Server:
         world: World,
         refs: Refs,
         rules: Rules,
+        *,
         suspicions: Suspicions,
         chance: random.Random,
         risen: Risen,
@@ -72,7 +74,7 @@ class Server:
         self._world, self._refs, self._suspicions, self._risen = world, refs, suspicions, risen
         self._clock = asyncio.get_running_loop().time
         self._locality = Locality(world.table)
-        self._looks = chance.random() * _LOOK
+        self._looks = chance.random() * LOOK
         self._connected: dict[bytes, float] = {}
         targets = world.selection.targets
         self._by_spread = {spread_of(target.name): target for target in targets}
@@ -127,7 +129,7 @@ class Server:
         """As :meth:`server.repeats.Repeats.asked_again`."""
         if self._connected.get(asker.key, -1.0) > now:
             return False  # it downloads still, and this is another one beside it
-        found = self._suspicions.asked_again(asker, now, self._in_doubt)
+        found = self._suspicions.asked_again(asker, now, self._has_failed, self._is_suspected)
         for key in found:
             self.health.suspect(self._by_spread[key])
         return bool(found)
@@ -140,8 +142,11 @@ class Server:
         if len(self._connected) > _CONNECTIONS:
             del self._connected[next(iter(self._connected))]
 
-    def _in_doubt(self, key: int) -> bool:
-        return self.health.in_doubt(self._by_spread[key])
+    def _has_failed(self, key: int) -> bool:
+        return self.health.has_failed(self._by_spread[key])
+
+    def _is_suspected(self, key: int) -> bool:
+        return self.health.is_suspected(self._by_spread[key])
 
     def _changed(self, target: str, state: State) -> None:
         # It is told of each target at first, too.
@@ -162,7 +167,8 @@ class Server:
 
 def asker_of(caller: Caller, content: Content) -> Asker:
     """Who asks what: all machines behind one address are the same."""
-    return Asker.of(caller.address, ("", "git/2.39.5"), content.entity.digest)
+    traits = ("", "git/2.39.5")
+    return Asker.of(caller.address, traits, content.entity.digest, secret=_SECRET)
 
 
 @dataclass(slots=True)
@@ -182,7 +188,7 @@ class Fleet:
 
     @classmethod
     def start(
-        cls, world: World, refs: Refs, rules: Rules, window: float, risen: Risen, seed: int
+        cls, world: World, refs: Refs, rules: Rules, *, window: float, seed: int, risen: Risen
     ) -> Fleet:
         """Servers that begin now; on the loop that is running, whose time is theirs.
 
@@ -191,16 +197,26 @@ class Fleet:
             refs: of their repositories.
             rules: by which targets are probed.
             window: seconds within which a client that asks again is suspicious.
-            risen: told when one believes a target again.
             seed: of the jitter.
+            risen: told when one believes a target again.
         """
 
         def machine(number: int) -> list[Server]:
             suspicions = Suspicions(MemoryTable(), window)
-            chances = (
-                random.Random(f"{seed} {number} {process}")
+            return [
+                Server(
+                    world,
+                    refs,
+                    rules,
+                    suspicions=suspicions,
+                    chance=random.Random(f"{seed} {number} {process}"),
+                    risen=risen,
+                )
                 for process in range(world.effort.processes)
-            )
-            return [Server(world, refs, rules, suspicions, chance, risen) for chance in chances]
+            ]
 
         return cls([machine(number) for number in range(world.effort.machines)])
+
+    async def begin(self) -> None:
+        """Look at every target before anybody asks."""
+        await asyncio.gather(*(server.health.begin() for server in self.servers))

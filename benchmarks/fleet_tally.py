@@ -29,7 +29,7 @@ class Tally:
         inline: by reason.
         sessions: that went on at the mirror (``moved``), or why it was passed over.
         stale: those that moved though the mirror did not have the refs that we would have told.
-        failed: downloads, by slot and cause.
+        failed: downloads, by slot, target and cause.
         failed_again: clients whose next try failed as well.
         rescued: clients that failed, asked again, and got it.
         suspected: clients that were answered inline though none of their downloads had failed.
@@ -46,7 +46,7 @@ class Tally:
     inline: Counter[str] = field(default_factory=Counter)
     sessions: Counter[str] = field(default_factory=Counter)
     stale: int = 0
-    failed: Counter[tuple[int, Cause]] = field(default_factory=Counter)
+    failed: Counter[tuple[int, str, Cause]] = field(default_factory=Counter)
     failed_again: int = 0
     rescued: int = 0
     suspected: int = 0
@@ -68,9 +68,9 @@ class Tally:
         self.rescued += tries > 1
         self.suspected += tries == 1 and reason == "asked_again"
 
-    def failed_at(self, now: float, cause: Cause, tries: int) -> None:
-        """A download fails that was begun by a redirect at ``now``."""
-        self.failed[self._slot(now), cause] += 1
+    def failed_at(self, now: float, target: str, cause: Cause, tries: int) -> None:
+        """A download fails that was begun by a redirect to ``target`` at ``now``."""
+        self.failed[self._slot(now), target, cause] += 1
         self.failed_again += tries > 1
 
     @property
@@ -80,7 +80,7 @@ class Tally:
 
     def failures(self, cause: Cause) -> int:
         """Downloads that failed for this cause."""
-        return sum(count for (_, why), count in self.failed.items() if why is cause)
+        return sum(count for (_, _, why), count in self.failed.items() if why is cause)
 
     def _slot(self, now: float) -> int:
         # The last retries end a little after the day.
