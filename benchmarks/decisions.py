@@ -94,7 +94,7 @@ class World:
         }
         return Selection(self.targets, standings)
 
-    def decide(self, addresses: Sequence[str], selection: Selection) -> None:
+    def decide(self, addresses: Sequence[str], selection: Selection[Target]) -> None:
         """One decision for each address."""
         locality, entities = Locality(self.table), self.entities
         readable = frozenset(target.fingerprint for target in self.targets)

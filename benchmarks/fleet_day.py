@@ -116,11 +116,12 @@ class Day:
         """Whether the session goes on at a mirror, and so does all that follows."""
         decision = server.session(caller, content, now)
         if isinstance(decision, SessionRedirect):
-            self.tally.sessions["moved"] += 1
+            self.tally.session(now, "moved")
             refs, name = self._refs, content.repository
             self.tally.stale += refs.mirrored(name, now) != refs.ours(name, now)
             return True
-        self.tally.sessions.update(passed.reason.value for passed in decision.passed_over)
+        for passed in decision.passed_over:
+            self.tally.session(now, passed.reason.value)
         return False
 
     def _download(self, target: str, now: float) -> tuple[Outage | None, float]:

@@ -27,7 +27,7 @@ class Tally:
         redirects: by slot and target.
         split: by phase, continent of the client, and target.
         inline: by reason.
-        sessions: that went on at the mirror (``moved``), or why it was passed over.
+        sessions: by slot; that went on at the mirror (``moved``), or why it was passed over.
         stale: those that moved though the mirror did not have the refs that we would have told.
         failed: downloads, by slot, target and cause.
         failed_again: clients whose next try failed as well.
@@ -44,7 +44,7 @@ class Tally:
     redirects: Counter[tuple[int, str]] = field(default_factory=Counter)
     split: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     inline: Counter[str] = field(default_factory=Counter)
-    sessions: Counter[str] = field(default_factory=Counter)
+    sessions: Counter[tuple[int, str]] = field(default_factory=Counter)
     stale: int = 0
     failed: Counter[tuple[int, str, Cause]] = field(default_factory=Counter)
     failed_again: int = 0
@@ -62,6 +62,10 @@ class Tally:
         if phase is not None:
             self.split[phase.name, group, target] += 1
 
+    def session(self, now: float, what: str) -> None:
+        """A session moves to the mirror, or does not for this reason."""
+        self.sessions[self._slot(now), what] += 1
+
     def answered(self, reason: str, tries: int) -> None:
         """A client gets the content inline, at its first, second or third try."""
         self.inline[reason] += 1
@@ -73,14 +77,9 @@ class Tally:
         self.failed[self._slot(now), target, cause] += 1
         self.failed_again += tries > 1
 
-    @property
-    def named(self) -> int:
-        """Redirects of the day."""
-        return self.redirects.total()
-
-    def failures(self, cause: Cause) -> int:
-        """Downloads that failed for this cause."""
-        return sum(count for (_, _, why), count in self.failed.items() if why is cause)
+    def failures(self, cause: Cause, slot: int) -> int:
+        """Downloads that failed for this cause, of those that began in this slot."""
+        return sum(self.failed[slot, target, cause] for target in self.calendar.timelines)
 
     def _slot(self, now: float) -> int:
         # The last retries end a little after the day.
