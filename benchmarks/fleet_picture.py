@@ -10,11 +10,12 @@ from xml.sax.saxutils import escape
 
 from benchmarks.fleet_tally import Cause, Tally
 from benchmarks.fleet_world import STANDINGS
+from benchmarks.table import short
 from redirects.decision import Reason
 
 _WIDTH: Final = 960
 _LEFT: Final = 64
-_RIGHT: Final = 944
+_RIGHT: Final = 936
 _HEIGHT: Final = 604
 
 # One hue for the targets of a continent. On light and on dark paper each is told from its
@@ -27,7 +28,8 @@ _COLOURS: Final = {
     "dead": ("#b3261e", "#f2665c"), "under": ("#eba39d", "#8e3a35"),
     "moved": ("#5c6773", "#9aa5b1"), "stayed": ("#d9a400", "#e0b83c"),
 }  # fmt: skip
-_FAILED: Final = "failed downloads: sent to a dead target, and under way when it died"
+_SESSIONS: Final = ("moved to the mirror", "kept, because it lags")
+_FAILED: Final = ("sent to a dead target", "under way when it died")
 
 _INK: Final = ("#1f2328", "#e6edf3")
 _FAINT: Final = ("#59636e", "#9198a1")
@@ -42,12 +44,14 @@ class _Panel:
 
     Attributes:
         title: what is counted in it.
+        words: what each layer is, beside the title; none where the head of the picture says it.
         top, bottom: in pixels.
         layers: class and values of each, from the bottom up.
         bars: draw bars in place of areas: few events, each of which is to be seen.
     """
 
     title: str
+    words: Sequence[str]
     top: float
     bottom: float
     layers: Sequence[tuple[str, Sequence[float]]]
@@ -83,9 +87,16 @@ def draw(tally: Tally) -> str:
         for kind, cause in (("dead", Cause.NAMED_DEAD), ("under", Cause.UNDER_WAY))
     ]
     panels = (
-        _Panel("redirects per second, by target", 92, 336, load),
-        _Panel("sessions per second: at the mirror, and kept because it lags", 384, 448, sessions),
-        _Panel(_FAILED, 496, 568, failed, bars=True),
+        _Panel("redirects per second", (), 92, 336, load),
+        _Panel("sessions per second", _SESSIONS, 384, 448, sessions),
+        _Panel(
+            f"failed downloads in {short(seconds / 60)} minutes",
+            _FAILED,
+            496,
+            568,
+            failed,
+            bars=True,
+        ),
     )
     body = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">',
@@ -124,9 +135,13 @@ def _text(x: float, y: float, text: str, kind: str = "ink", anchor: str = "start
 def _legend(tally: Tally) -> Iterator[str]:
     yield _text(_LEFT, 24, f"A day of {tally.redirects.total():,} redirects")
     for place, name in enumerate(STANDINGS):
-        x = _LEFT + place * 76
-        yield f'<rect class="{name}" x="{x}" y="38" width="12" height="12" rx="2"/>'
-        yield _text(x + 17, 48, name)
+        yield from _key(_LEFT + place * 76, 48, name, name)
+
+
+def _key(x: float, y: float, name: str, word: str) -> Iterator[str]:
+    """A patch of a colour, and what it stands for."""
+    yield f'<rect class="{name}" x="{x}" y="{y - 10}" width="12" height="12" rx="2"/>'
+    yield _text(x + 17, y, word)
 
 
 def _bands(tally: Tally, panels: Sequence[_Panel]) -> Iterator[str]:
@@ -142,7 +157,10 @@ def _bands(tally: Tally, panels: Sequence[_Panel]) -> Iterator[str]:
 
 
 def _panel(panel: _Panel) -> Iterator[str]:
-    yield _text(_LEFT, panel.top - 14 if panel.top > 100 else 70, panel.title, "faint")
+    baseline = panel.top - 22 + 8 * bool(panel.words)
+    yield _text(_LEFT, baseline, panel.title, "faint")
+    for place, (word, (name, _)) in enumerate(zip(panel.words, panel.layers, strict=False)):
+        yield from _key(_LEFT + 200 + place * 180, baseline, name, word)
     for part in (0.0, 0.5, 1.0):
         y = panel.height(part * panel.highest)
         yield f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
