@@ -83,7 +83,7 @@ class Effort:
     processes: int = 2
 
 
-QUICK: Final = Effort(10_000, 40_000, 7_200.0, 2, 2)
+QUICK: Final = Effort(10_000, 40_000, 7_200.0, machines=2, processes=2)
 
 
 class Caller(NamedTuple):

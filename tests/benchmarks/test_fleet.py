@@ -23,7 +23,7 @@ from redirects.health import Rules
 from redirects.locality import Locality
 from server.health import Health
 
-SHORT = Effort(4_000, 12_000, 3_600.0, 2, 2)
+SHORT = Effort(4_000, 12_000, 3_600.0, machines=1, processes=2)
 RULES = Rules()
 
 # Deviations of this many standard deviations are not of chance.
@@ -204,7 +204,7 @@ def test_it_prints_and_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As JSON on demand, with all that there is."""
-    monkeypatch.setattr(fleet, "QUICK", Effort(300, 600, 600.0, 1, 1))
+    monkeypatch.setattr(fleet, "QUICK", Effort(300, 600, 600.0, machines=1, processes=1))
     assert fleet.main(["--quick", "--json", "--svg", str(tmp_path / "day.svg")]) == 0
     assert json.loads(capsys.readouterr().out)["interval"] == RULES.interval
     assert (tmp_path / "day.svg").read_text().startswith("<svg")
