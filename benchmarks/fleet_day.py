@@ -16,8 +16,8 @@ from benchmarks.fleet_faults import Manner, Outage
 from benchmarks.fleet_mirror import Refs
 from benchmarks.fleet_servers import Fleet, Server, asker_of
 from benchmarks.fleet_tally import Cause, Tally
-from benchmarks.fleet_world import Caller, Content, Job, World, continent
-from redirects.acceptance import spread_of
+from benchmarks.fleet_world import Content, Job, World, continent
+from redirects.acceptance import Client, spread_of
 from redirects.decision import Inline
 from redirects.health import Rules
 from redirects.sessions import SessionRedirect
@@ -90,13 +90,14 @@ class Day:
         machines = self._fleet.machines
         # What balances the load keeps a client with a machine, which gives it to any process.
         server = self._chance.choice(machines[spread_of(caller.address) % len(machines)])
-        if self._moves(server, caller, content, now):
+        client = server.client(caller)
+        if self._moves(server, client, content, now):
             return
         asker = asker_of(caller, content)
         if caller.accepts and server.asked_again(asker, now):
             self.tally.answered("asked_again", tries)
             return
-        decision = server.decide(caller, content, now)
+        decision = server.decide(client, content, now, accepts=caller.accepts)
         if isinstance(decision, Inline):
             self.tally.answered(decision.reason.value, tries)
             return
@@ -112,9 +113,9 @@ class Day:
         if tries < _TRIES:
             self._loop.call_at(ends + self._chance.uniform(*_PAUSE), self._ask, job, tries + 1)
 
-    def _moves(self, server: Server, caller: Caller, content: Content, now: float) -> bool:
+    def _moves(self, server: Server, client: Client, content: Content, now: float) -> bool:
         """Whether the session goes on at a mirror, and so does all that follows."""
-        decision = server.session(caller, content, now)
+        decision = server.session(client, content, now)
         if isinstance(decision, SessionRedirect):
             self.tally.session(now, "moved")
             refs, name = self._refs, content.repository

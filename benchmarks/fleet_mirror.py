@@ -12,9 +12,11 @@ from typing import Final, Self
 from benchmarks.fleet_world import MIRROR, World
 from redirects.sessions import Sighting
 
-# Seconds after a push until a mirror that follows has it, and from one look at it to the next.
+# Seconds after a push until a mirror that follows has it.
 _BEHIND: Final = 5.0
-LOOK: Final = 30.0
+
+LOOK: Final = MIRROR.max_age / 3
+"""Seconds from one look at it to the next, as `session_mirrors` are looked at."""
 
 # Pushes to one repository on a day, in the mean.
 _PUSHES: Final = 40
@@ -54,6 +56,6 @@ class Refs:
         return self.ours(repository, followed - _BEHIND)
 
     def seen(self, repository: str, now: float, offset: float) -> Mapping[str, Sighting]:
-        """What a server knows that looks at the mirror at ``offset`` and every half a minute."""
+        """What a server knows that looks at the mirror at ``offset`` and then again and again."""
         looked = now - (now - offset) % LOOK
         return {MIRROR.name: Sighting(looked, self.mirrored(repository, looked))}

@@ -96,9 +96,8 @@ class Server:
         where = self._locality.find(caller.address, (), caller.region if caller.says else None)
         return Client(BASE_URL, where.region, where.network, where.address)
 
-    def session(self, caller: Caller, content: Content, now: float) -> SessionDecision:
+    def session(self, client: Client, content: Content, now: float) -> SessionDecision:
         """Where the whole session of this client goes on."""
-        client = self.client(caller)
         session = Session("git", content.repository, self._refs.ours(content.repository, now))
         return choose(
             session,
@@ -109,11 +108,10 @@ class Server:
             held_back=EVERYBODY.held_back(client, content.repository),
         )
 
-    def decide(self, caller: Caller, content: Content, now: float) -> Decision:
+    def decide(self, client: Client, content: Content, now: float, *, accepts: bool) -> Decision:
         """How this client gets the content, by what is known at ``now``."""
-        client = self.client(caller)
         return negotiate(
-            ACCEPTS if caller.accepts else ACCEPTS_NOTHING,
+            ACCEPTS if accepts else ACCEPTS_NOTHING,
             content.entity,
             self._world.selection,
             client,
