@@ -59,14 +59,14 @@ class _Panel:
 
     @property
     def highest(self) -> float:
-        """The end of its scale: the next of 1, 2, 4, 5 or 10 times a power of ten."""
+        """The end of its scale: a round number above every value."""
         peak = max(map(sum, zip(*(values for _, values in self.layers), strict=True)))
         power = 1.0
         while power * 10 <= peak:
             power *= 10
         while power > peak > 0:
             power /= 10
-        return next(step * power for step in (1, 2, 4, 5, 10) if step * power >= peak)
+        return next(step * power for step in (1, 1.6, 2, 3, 4, 6, 8, 10) if step * power >= peak)
 
     def height(self, value: float) -> float:
         """Where a value is, in pixels from the top of the picture."""
