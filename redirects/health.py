@@ -22,8 +22,9 @@ from typing import Final
 # Seconds between two probes of a target that is in doubt.
 SOON: Final = 0.5
 
-# A target that falls again within this many seconds after it rose is one that flaps: each time it
-# must answer twice as often before it is believed again, up to 2 ** _DOUBLED times as often.
+# A target that fails again within this many seconds after it rose is one that flaps. It is down at
+# once, also if every second probe comes back; and each time it must answer twice as often before it
+# is believed again, up to 2 ** _DOUBLED times as often.
 _STEADY: Final = 600.0
 _DOUBLED: Final = 4
 
@@ -116,8 +117,8 @@ class Breaker:
         state: what is thought of it.
         since: when that began, in seconds of any clock that never jumps.
         failures, successes: probes of that kind, one after another up to now; one of them is 0.
-        rose: when it was last believed to be up again.
-        falls: how often it fell soon after that, one time after another.
+        rose: when it was last named again, after a probe had failed.
+        falls: how often it was down soon after that, one time after another.
     """
 
     state: State = State.UP
@@ -139,11 +140,12 @@ class Breaker:
             Seen.FAILED: (self.failures + 1, 0),
             Seen.ASKED_AGAIN: (self.failures, self.successes),
         }[what]
+        flaps = what is Seen.FAILED and self.is_named and now - self.rose < _STEADY
         enough = failures >= rules.down_after or successes >= rules.up_after << self.falls
-        state = _TABLE[self.state, what][enough]
+        state = _TABLE[self.state, what][enough or flaps]
         since = self.since if state is self.state else now
         rose, falls = self.rose, self.falls
-        if state is State.UP and self.state in {State.DOWN, State.HALF_OPEN}:
+        if state is State.UP and self.has_failed:
             rose = now
         elif state is State.DOWN and self.state in {State.UP, State.SUSPECT}:
             falls = min(falls + 1, _DOUBLED) if now - rose < _STEADY else 0

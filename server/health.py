@@ -219,11 +219,15 @@ class Health:
         name, lasted = watched.target.name, now - before.since
         if not self._store_down:
             self.changed(name, state)
-        # That a client asks twice is no news, nor that all is well; that clients are sent elsewhere
-        # is, and from when on they are not.
-        usual = before.is_named or before.state is State.UNSEEN
+        # That all is well from the beginning is no news, nor that a client asks twice; that clients
+        # are sent elsewhere is, and from when on they are not.
+        level = logging.WARNING
+        if watched.breaker.is_named and before.state is State.UNSEEN:
+            level = logging.DEBUG
+        elif watched.breaker.is_named and before.is_named:
+            level = logging.INFO
         _log.log(
-            logging.INFO if usual and watched.breaker.is_named else logging.WARNING,
+            level,
             "target %s is %s, after %.1f s of %s: %s",
             name,
             state.value,

@@ -34,7 +34,8 @@ class HealthSettings(Section):
         ge=1,
         le=100,
         description="Probes that must fail, one after another, for a target to be down. It is not"
-        " named from the first one on, and probed again half a second later.",
+        " named from the first one on, and probed again half a second later. One that came back"
+        " less than ten minutes ago is down by one.",
     )
     up_after: int = Field(
         2,

@@ -12,7 +12,10 @@ from typing import Any
 import hypothesis
 import pytest
 
+from redirects.health import Seen
+from redirects.targets import Target
 from server.app import listen, make_runner
+from server.health import Health
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.runtime import Runtime
@@ -167,6 +170,16 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
     yield start
     for stop in reversed(stops):
         await stop()
+
+
+@pytest.fixture
+def all_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every target that is probed answers; for those that are made up."""
+
+    async def well(self: Health, target: Target) -> tuple[Seen, str]:
+        return Seen.ANSWERED, Seen.ANSWERED.value
+
+    monkeypatch.setattr(Health, "_probed", well)
 
 
 def _closing(access: AccessLog) -> Callable[[], Awaitable[None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -109,6 +110,22 @@ async def test_who_shows_another_credential_is_another(
         async with one_shot() as session:
             assert await ask(session, fleet.served, repository, Authorization=f"Bearer {number}")
     assert fleet.told == []
+
+
+@pytest.mark.parametrize("jump", [-1e9, 1e9])
+async def test_a_clock_that_jumps(
+    fleet: Fleet, repository: Repository, monkeypatch: pytest.MonkeyPatch, jump: float
+) -> None:
+    """Whoever sets this machine's clock, a second try is known as one, and a probe is in time."""
+    real = time.time
+    async with one_shot() as session:
+        assert await ask(session, fleet.served, repository)
+    monkeypatch.setattr(time, "time", lambda: real() + jump)
+    async with one_shot() as session:
+        assert not await ask(session, fleet.served, repository)
+    await fleet.until(State.UP)
+    async with one_shot() as session:
+        assert await ask(session, fleet.served, repository)
 
 
 async def test_our_own_blobs_are_not_suspected(

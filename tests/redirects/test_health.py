@@ -34,7 +34,8 @@ def after(*seen: Seen, rules: Rules = RULES, every: float = 1.0) -> Breaker:
         ((BAD,), State.SUSPECT, False),
         ((BAD, AGAIN), State.SUSPECT, False),
         ((BAD, OK), State.UP, True),
-        ((BAD, OK, BAD), State.SUSPECT, False),
+        ((BAD, OK, BAD), State.DOWN, False),
+        ((BAD, OK, AGAIN, BAD), State.DOWN, False),
         ((BAD, BAD), State.DOWN, False),
         ((BAD, BAD, AGAIN), State.DOWN, False),
         ((BAD, BAD, OK), State.HALF_OPEN, False),
@@ -129,6 +130,23 @@ def test_a_target_that_flaps_must_answer_longer() -> None:
             answers += 1
         taken.append(answers)
     assert taken == [2, 4, 8, 16, 32, 32, 32]
+
+
+def test_one_that_fails_every_second_time_is_not_named() -> None:
+    """It is never down by failures one after another, and yet its clients would fail."""
+    breaker, named = Breaker(), []
+    for number in range(40):
+        breaker = breaker.seen((BAD, OK)[number % 2], 6.0 * number, RULES)
+        named.append(breaker.is_named)
+    assert named == [False, True] + [False] * 38
+
+
+def test_a_packet_lost_now_and_then_is_nothing() -> None:
+    """Who fails once in a quarter of an hour is back with the next probe, each time."""
+    breaker = Breaker()
+    for number in range(10):
+        breaker = breaker.seen(BAD, 900.0 * number, RULES).seen(OK, 900.0 * number + 1, RULES)
+        assert breaker.state is State.UP
 
 
 def test_a_fall_long_after_is_the_first_again() -> None:

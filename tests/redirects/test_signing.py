@@ -175,6 +175,15 @@ def test_a_changed_character_is_forged(at: int, other: str) -> None:
             KEYS.verify(DIGEST, query, NOW)
 
 
+def test_secrets_for_other_uses() -> None:
+    """Each use has its own, of the key that signs; none is that key."""
+    derived = KEYS.derived("one")
+    assert len(derived) == 32
+    assert derived == SigningKeys("new", {"new": b"n" * 32}).derived("one")
+    others = (KEYS.derived("two"), SigningKeys("old", KEYS.secrets).derived("one"), b"n" * 32)
+    assert derived not in others
+
+
 def test_secrets_are_hidden() -> None:
     """The repr shows which key signs, and no secret."""
     assert "nnnn" not in repr(KEYS)

@@ -10,7 +10,6 @@ import pytest
 from indexer.catalog import CloneBundle
 from redirects.acceptance import Client
 from redirects.audience import PUBLIC
-from server.health import Health
 from server.hg.describe import targets
 from server.hg.v1.manifests import entries
 from stores.entity import Entity
@@ -21,13 +20,8 @@ FILE = Entity("ab" * 32, 1 << 20)
 
 
 @pytest.fixture
-async def served(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Served:
+async def served(serve: Serve, tmp_path: Path, all_well: None) -> Served:
     """A server with a target in each of three regions, one everywhere, and one without weight."""
-
-    async def well(self: Health) -> None:
-        """Nobody answers at these addresses."""
-
-    monkeypatch.setattr(Health, "probe", well)
     named = {"us": ["us"], "eu": ["eu"], "any": [], "asia": ["asia"], "off": ["eu"]}
     return await serve(
         tmp_path,

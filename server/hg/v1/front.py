@@ -14,6 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from indexer.catalog import CloneBundle
+from redirects.acceptance import ACCEPTS_NOTHING, Location
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
@@ -27,7 +28,7 @@ from server.hg.v1 import replies, small
 from server.hg.v1.asked import Asked, read_asked
 from server.hg.v1.bundling import Bundling
 from server.hg.v1.getbundle import DIALECT
-from server.hg.v1.manifests import entries, usable
+from server.hg.v1.manifests import BOTH, entries, usable
 from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited, streams
 from server.outcome import Outcome
@@ -238,6 +239,10 @@ class Front:
         bundles = await self._bundles(question.name, snapshot)
         modern = asked.command != "clonebundles"
         inline = modern and settings.hg.inline_bundles
+        # hg gives up where a bundle does not come, and who runs it again asks for the list again.
+        key = f"{DIALECT} clonebundles {question.lookups.repository.identity}"
+        in_vain = bool(bundles) and runtime.repeats.asked_again(question.request, key)
+        nearest: list[Location] = []
         found = list(
             entries(
                 runtime,
@@ -248,8 +253,12 @@ class Front:
                 version=asked.version,
                 inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",
+                acceptance=ACCEPTS_NOTHING if in_vain else BOTH,
+                named=nearest.append,
             )
         )
+        # Clients take one bundle, most of them the first.
+        runtime.repeats.sent(question.request, key, nearest[:1])
         if found:
             self.bundling.offered.note(question.name, bundles)
         if any(not entry.url.startswith(INLINE_SCHEME) for entry in found):

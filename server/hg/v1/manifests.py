@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final
 from urllib.parse import unquote
 
@@ -20,12 +20,16 @@ from server.runtime import Runtime
 from wire.hg.v1.manifest import INLINE_SCHEME, Entry
 
 # A client does not say which schemes it takes bundles from; Mercurial takes both.
-_BOTH: Final = Acceptance(frozenset({"http", "https"}))
+BOTH: Final = Acceptance(frozenset({"http", "https"}))
 
 # The first version that compares a bundle with its digest.
 _DIGESTS: Final = (6, 9)
 
 _MIB: Final = 1 << 20
+
+
+def _nobody(location: Location) -> None:
+    del location
 
 
 def usable(bundles: Sequence[CloneBundle], snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
@@ -47,6 +51,8 @@ def entries(
     version: tuple[int, int] | None,
     inline: Collection[str],
     fingerprints: bool,
+    acceptance: Acceptance = BOTH,
+    named: Callable[[Location], None] = _nobody,
 ) -> Iterator[Entry]:
     """The lines of a manifest, in the order of `hg.bundles`, and for each the nearest target first.
 
@@ -60,8 +66,10 @@ def entries(
         inline: ids of those that this server can send in the protocol, to a client that takes
             them so, where no target suits it.
         fingerprints: it knows what a store's fingerprint is.
+        acceptance: which locations the client accepts.
+        named: told of the nearest location of each bundle that is named at any.
     """
-    reason = runtime.pipeline.refusal(_BOTH, client, repository)
+    reason = runtime.pipeline.refusal(acceptance, client, repository)
     shadow = runtime.pipeline.control.shadow
     for bundle in _in_order(bundles, runtime.settings.hg.bundles):
         if bundle.store_fingerprint is not None and not fingerprints:
@@ -70,6 +78,7 @@ def entries(
         decision = _decision(found, reason or Reason.NO_TARGET, shadow=shadow)
         runtime.metrics.decided(decision)
         if isinstance(decision, Redirect):
+            named(decision.location)
             for location in found:
                 yield _entry(runtime, bundle, location, client, version)
         elif bundle.id in inline:
@@ -92,7 +101,7 @@ def _locations(
     runtime: Runtime, bundle: CloneBundle, client: Client, audience: Audience
 ) -> Iterator[Location]:
     return locations(
-        _BOTH,
+        BOTH,
         bundle.entity,
         runtime.selection,
         client,

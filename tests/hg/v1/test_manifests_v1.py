@@ -24,7 +24,7 @@ NEWEST = (7, 2)
 
 
 @pytest.fixture
-async def served(serve: Serve, shelf: Shelf) -> Served:
+async def served(serve: Serve, shelf: Shelf, all_well: None) -> Served:
     """A server with two targets by https, one of which is an address."""
     return await serve_hg(serve, shelf.root("linear"), targets=(CDN, PLAIN))
 

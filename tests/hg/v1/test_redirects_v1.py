@@ -320,6 +320,28 @@ async def test_who_was_sent_away_in_vain_is_answered_here(
     assert len(moved) == 2
 
 
+async def test_whose_bundle_did_not_come_clones_without(
+    serve: Serve, shelf: Shelf, reference: Reference, tmp_path: Path
+) -> None:
+    """Hg fails where a clone bundle does, and succeeds when it is run again; others go on."""
+    async with static(tmp_path / "data" / "store") as place:
+        served = await serve_hg(
+            serve,
+            shelf.root("linear"),
+            targets=[{"type": "http", "base_url": place}],
+            health={"interval": "1h", "timeout": "30s"},
+        )
+        await publish(served)
+        person, url = reference.person(NEWEST), f"{served.url}/{REPO}"
+        first = await person.attempt(tmp_path, "clone", url, "before")
+        assert (first.returncode, b"applying clone bundle" in first.stdout) == (0, True)
+    os.truncate(tmp_path / "data" / TABLE_FILE, 0)  # as if that were long ago
+    failed = await person.attempt(tmp_path, "clone", url, "failed")
+    assert (failed.returncode, place.encode() in failed.stdout) == (255, True), failed
+    copy, _ = await person.clone(url, tmp_path / "again")
+    assert copy == await reference.expected(NEWEST, shelf.repository("linear"))
+
+
 # --- how much ------------------------------------------------------------------------------------
 
 
