@@ -92,6 +92,7 @@ class Day:
         server = self._chance.choice(machines[spread_of(caller.address) % len(machines)])
         client = server.client(caller)
         if self._moves(server, client, content, now):
+            self.tally.rescued += tries > 1
             return
         asker = asker_of(caller, content)
         if caller.accepts and server.asked_again(asker, now):

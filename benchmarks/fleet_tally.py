@@ -82,5 +82,5 @@ class Tally:
         return sum(self.failed[slot, target, cause] for target in self.calendar.timelines)
 
     def _slot(self, now: float) -> int:
-        # The last retries end a little after the day.
+        # Times are sums of fractions: the last moment of the day may be one too late.
         return min(int(now / self.calendar.length * self.slots), self.slots - 1)
