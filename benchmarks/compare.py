@@ -19,6 +19,7 @@ from rich.console import Console
 
 from benchmarks import hg_servers, repository, servers
 from benchmarks.decisions import measure as measure_decisions
+from benchmarks.fleet import measure as measure_fleet
 from benchmarks.hg import HG_QUICK, HgBench, HgEffort
 from benchmarks.hg_repository import HgFailed
 from benchmarks.load import LoadFailed
@@ -121,6 +122,7 @@ def _measure_git(
     say(f"{shape.objects:,} objects, {shape.commits:,} commits, {shape.pack_size / 1e6:.1f} MB")
     if not given.upstream_only:
         measure_decisions(report, say)
+        measure_fleet(report, say, quick=given.quick)
         Bench(bare.parent, bare.name, work, effort, report, say).run()
     UpstreamBench(bare.parent, bare.name, work, effort, report, say).run()
 

@@ -94,7 +94,7 @@ class World:
         }
         return Selection(self.targets, standings)
 
-    def decide(self, addresses: Sequence[str], selection: Selection) -> None:
+    def decide(self, addresses: Sequence[str], selection: Selection[Target]) -> None:
         """One decision for each address."""
         locality, entities = Locality(self.table), self.entities
         readable = frozenset(target.fingerprint for target in self.targets)
@@ -149,6 +149,7 @@ def measure(report: Report, say: Callable[[str], None], clients: int = 50_000) -
     report.goals += [
         Goal("an address looked up, µs", lookup * 1e6, 5.0),
         Goal(f"decisions per second, {title}", 1 / cold, 50_000, at_least=True),
+        Goal(f"decisions per second, {title}, all equal", 1 / alike, 50_000, at_least=True),
     ]
 
 

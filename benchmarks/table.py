@@ -78,14 +78,15 @@ class Report:
         path.write_text(json.dumps(asdict(self), indent=2) + "\n")
 
     def draw(self, console: Console) -> None:
-        """Print both tables."""
+        """Print both tables; that of the figures only if there are any."""
         figures = Table("figure", "compared with", title="Measured")
         for column in ("that", "Offramp", "ratio"):
             figures.add_column(column, justify="right")
         for figure in self.figures:
             values = (f"{short(value)} {figure.unit}" for value in (figure.other, figure.ours))
             figures.add_row(figure.name, figure.against, *values, _ratio(figure.ratio))
-        console.print(figures)
+        if self.figures:
+            console.print(figures)
         goals = Table("goal", title="Goals")
         for column in ("value", "limit", "reached"):
             goals.add_column(column, justify="right")

@@ -3,7 +3,7 @@
 # among these priority, and among equals a lot that is always the same, weighted.
 #
 # The lot is weighted rendezvous hashing: each target draws a number that depends on itself, the
-# client's network and the entity alone, and the least draw wins. So one client stays with one
+# client's network and the entity alone, and the soonest draw wins. So one client stays with one
 # target, a target that goes away moves only what it had, and servers agree without talking.
 # -ln(u) / weight for a uniform u is a clock that strikes at a rate of `weight`, and the chance that
 # one of several clocks is the first is its share of all the rates.
@@ -205,14 +205,16 @@ def _by_lot(equals: Sequence[Candidate[N]], client: Client, digest: str) -> Iter
     drawn = []
     # In one piece, because with many equals nothing in a decision takes longer.
     for one in equals:
-        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other.
+        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other;
+        # but for its last step, which is about the low bits, and no lot is decided by these.
         bits = key ^ one.seed
         bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
         bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-        drawn.append(-log(((bits ^ bits >> 31) + 1) * _UNIT) / one.weight)
-    first = drawn.index(min(drawn))
+        drawn.append(log((bits + 1) * _UNIT) / one.weight)
+    # Signs are left as they are: of negative times the greatest is the soonest.
+    first = drawn.index(max(drawn))
     yield equals[first]
     # Only for who cannot be sent to the first.
-    for place in sorted(range(len(equals)), key=drawn.__getitem__):
+    for place in sorted(range(len(equals)), key=drawn.__getitem__, reverse=True):
         if place != first:
             yield equals[place]
