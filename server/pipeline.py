@@ -31,6 +31,7 @@ from server.answer import (
     Stored,
 )
 from server.catalogs import Catalogs
+from server.exchange import CURRENT
 from server.health import Health
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -80,9 +81,9 @@ class Pipeline:
         plan = await command.plan(bundles, locate)
         covered = () if plan.covered is None else (plan.covered,)
         if plan.covered is not None:
-            self.metrics.decided(Redirect(plan.covered.location))
+            self.decided(Redirect(plan.covered.location))
         elif plan.shadowed is not None:
-            self.metrics.decided(plan.shadowed)
+            self.decided(plan.shadowed)
         if plan.rest is None:
             return Answer(plan.head, covered), Outcome.REDIRECT
         rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
@@ -137,6 +138,13 @@ class Pipeline:
             audience=command.audience,
         )
 
+    def decided(self, decision: Decision) -> None:
+        """Count a decision that was carried out, and tell the log whose request it was made for."""
+        self.metrics.decided(decision)
+        exchange = CURRENT.get()
+        if exchange is not None:
+            exchange.decided(decision)
+
     def refusal(self, acceptance: Acceptance, client: Client, repository: str) -> Reason | None:
         """Why a client gets all of a repository inline, whatever it is; None: it may be redirected.
 
@@ -187,7 +195,7 @@ class Pipeline:
         """Answer by a location, if this client may be told of one; None: feed it inline."""
         reason = self.refusal(command.acceptance, command.client, command.repository)
         if reason is not None:
-            self.metrics.decided(Inline(reason))
+            self.decided(Inline(reason))
             return None
 
         async def locate() -> Answer | None:
@@ -204,7 +212,7 @@ class Pipeline:
                 async with asyncio.timeout(self.settings.max_wait):
                     return await locate()
             except TimeoutError:
-                self.metrics.decided(Inline(Reason.NOT_IN_TIME))
+                self.decided(Inline(Reason.NOT_IN_TIME))
                 return None
 
         if self.control.shadow:
@@ -227,7 +235,7 @@ class Pipeline:
             if decided is _Unpublished.WORTH_IT:
                 located = await self._in_time(partial(self._located, command, record))
             else:
-                self.metrics.decided(decision)
+                self.decided(decision)
             if located is not None:
                 return located
         opened = await self.open(record.parts[0].entity)
@@ -253,7 +261,7 @@ class Pipeline:
             and not await self._claim(command, record.parts[0])
         ):
             decided, decision = _Unpublished.USELESS, Inline(Reason.NOT_PUBLISHED)
-        self.metrics.decided(decision)
+        self.decided(decision)
         return decided if isinstance(decided, Answer) else None
 
     def _decided(self, command: Command, record: Record) -> tuple[Answer | _Unpublished, Decision]:

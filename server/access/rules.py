@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from typing import Final
 
 from aiohttp import web
 
@@ -22,6 +23,9 @@ from server.access.policies import (
 from server.git.answers import NO_CACHE
 from server.settings_upstreams import AccessSettings, UpstreamSettings
 
+ADMIN: Final = web.AppKey("admin", bool)
+"""An application that is reached by a listener for those who run this server."""
+
 
 class AccessRules:
     """The rules of our own, for requests; asked before a repository is looked up."""
@@ -37,12 +41,24 @@ class AccessRules:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""
+        if request.app.get(ADMIN, False) is True:
+            return self._reaches(request)
         if self._operators is None:
             return True
         handed_on = any(name in request.headers for name in HANDED_ON)
         if not self._settings.operators and handed_on:
             return False  # this machine's proxy asks for somebody else
         return holds(self._operators, request.remote or "")
+
+    def _reaches(self, request: web.Request) -> bool:
+        """Whether a caller is let in who has reached the listener for those who run this server."""
+        # At a Unix socket there is no address, and its file says who may open it.
+        return (
+            not self._settings.operators
+            or self._operators is None
+            or not request.remote
+            or holds(self._operators, request.remote)
+        )
 
     def local(self, request: web.Request, name: str) -> Verdict:
         """Whether a caller may read the repository ``name`` below ROOT."""

@@ -55,7 +55,7 @@ async def bundle_list(
             shadow=control.shadow,
             audience=audience,
         )
-        runtime.metrics.decided(decision)
+        runtime.pipeline.decided(decision)
         if isinstance(decision, Redirect):
             entries.append(BundleEntry(bundle.id, decision.location.url, bundle.creation_token))
     return BundleList(tuple(entries))

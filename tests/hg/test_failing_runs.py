@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from server.app import listen, make_runner
+from server.accepting import listen
+from server.app import make_runner
 from server.hg import reply
 from server.logs import AccessLog
 from server.metrics import Metrics

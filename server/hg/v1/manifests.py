@@ -68,7 +68,7 @@ def entries(
             continue
         found = () if reason else tuple(_locations(runtime, bundle, client, audience))
         decision = _decision(found, reason or Reason.NO_TARGET, shadow=shadow)
-        runtime.metrics.decided(decision)
+        runtime.pipeline.decided(decision)
         if isinstance(decision, Redirect):
             for location in found:
                 yield _entry(runtime, bundle, location, client, version)
