@@ -15,6 +15,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from redirects.signing import BLOBS_PATH
 from server.accepting import heard
 from server.access.policies import Allowed, Hidden
 from server.access.rules import ADMIN, answer
@@ -206,6 +207,8 @@ class _Shell:
         excess = Excess.CONNECTIONS
         seconds = 0.0
         if not surplus:
+            if request.path.startswith(BLOBS_PATH):
+                return None  # we sent whoever asks there, and a CDN that pulls is one address
             excess = Excess.RATE
             seconds = self.runtime.gate.wait(
                 exchange.where, limits.rate, limits.burst, time.monotonic()

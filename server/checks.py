@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from itertools import chain
 
 import aiohttp
 
@@ -13,6 +14,7 @@ from repos.hg.program import Hg
 from server.checks_control import check_control
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
+from server.checks_limits import check_limits
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
@@ -36,7 +38,8 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     async with aclosing(check_hg_serve(settings, hg)) as checks:
         async for verdict in checks:
             yield verdict
-    for verdict in (*check_access(settings), *check_control(settings)):
+    of_settings = (check_access(settings), check_control(settings), check_limits(settings.limits))
+    for verdict in chain.from_iterable(of_settings):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in (

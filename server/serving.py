@@ -23,6 +23,7 @@ from typing import Final
 
 from server import metrics_directory
 from server.admin import CannotListenHere, admin_socket, name_of
+from server.open_files import allow
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
 from server.setting_types import host_port
 from server.settings import Settings
@@ -171,6 +172,12 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     if parent is not None:
         # A worker without its parent would hold the port for ever.
         loop.add_reader(parent.sentinel, stopped.set)
+    missing = allow(settings.limits)
+    if missing and not written.quiet:
+        _log.warning(
+            "%d open files fewer are allowed than limits.connections may need; see offramp doctor",
+            missing,
+        )
     runtime = await Runtime.open(settings, access, Metrics(), index=index)
 
     async def adopt(new: Settings) -> None:
@@ -203,7 +210,10 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
         await stopped.wait()
         # From here on the other way round than it began: nobody is refused who does not know yet.
         runtime.gate.stopping = True
-        await asyncio.sleep(limits.stop_delay)
+        stopped.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.stop_delay):
+                await stopped.wait()  # whoever tells us twice is in a hurry
         for each in runners:
             await each.cleanup()
         _end_within(CLOSE_SECONDS)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from tests.conformance.clones import accepting, declining, state
@@ -140,3 +141,29 @@ async def test_an_answer_under_way_is_finished(
     with wrapper.released():
         await clone
     assert await server.stop() == 0
+
+
+async def test_a_leave_that_is_announced(
+    offramp: Offramp, repository: Repository, tmp_path: Path
+) -> None:
+    """Told to stop, workers say so and answer on for limits.stop_delay, or until told again."""
+    admin = tmp_path / "admin.sock"
+    environ = {"OFFRAMP_LIMITS__STOP_DELAY": "600", "OFFRAMP_ADMIN__LISTEN": f"unix:{admin}"}
+    server = await offramp.serve(repository.root, "--workers", "2", environ=environ)
+    connector = aiohttp.UnixConnector(str(admin), force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def asked(path: str) -> tuple[int, str]:
+            async with session.get(f"http://localhost/-/{path}") as answer:
+                return answer.status, await answer.text()
+
+        assert {await asked("readyz") for _ in range(8)} == {(200, "ok\n")}
+        server.process.terminate()
+        while {await asked("readyz") for _ in range(8)} != {(503, "stopping\n")}:
+            pass
+        await declining(tmp_path)("clone", "--bare", repository.url(server.url), "clone")
+        status, figures = await asked("metrics")
+        assert status == 200
+        assert "offramp_executions_total" in figures
+    assert await server.stop() == 0
+    assert not admin.exists()

@@ -179,6 +179,7 @@ def metric_names() -> set[str]:
     rendered.asked("u", "refs", "yes", 1.0)
     rendered.target("t", State.UP)
     rendered.asked_again("t")
+    rendered.refused("rate")
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}

@@ -7,6 +7,8 @@ import asyncio
 import os
 import select
 import socket
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -63,6 +65,26 @@ async def test_far_too_many_connections(serve: Serve, root: Path) -> None:
         reader, _ = streams[-1]
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
+
+
+def test_open_files_are_allowed_as_far_as_possible() -> None:
+    """A soft limit is raised to what the connections need, and whoever runs doctor is told."""
+    code = """
+import resource
+from server.checks_limits import check_limits
+from server.open_files import allow, needed
+from server.settings_limits import LimitSettings
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))
+few, many = LimitSettings(connections=100), LimitSettings(connections=1000)
+print(allow(few), resource.getrlimit(resource.RLIMIT_NOFILE)[0] == needed(few))
+print(allow(many) == needed(many) - 2000, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print([*check_limits(few)], *(each.remedy for each in check_limits(many)))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == (
+        "0 True\nTrue 2000\n"
+        "[] raise it (LimitNOFILE=2794 in the service), or lower limits.connections\n"
+    )
 
 
 # --- stopping ------------------------------------------------------------------------------------
