@@ -6,8 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,7 +15,16 @@ from server.admission import Busy, Gate, Places, Runs
 from tests.conftest import Git, Serve, Served
 from tests.hg.versions import V1, environment, executable, hg
 from tests.repos.hg_serving import make_seed
-from tests.server.asking import ask, listen_to_access, make_repository, pack, post, run_git, want
+from tests.server.asking import (
+    ask,
+    listen_to_access,
+    make_repository,
+    occupied,
+    pack,
+    post,
+    run_git,
+    want,
+)
 
 
 @pytest.fixture
@@ -32,25 +39,6 @@ def root(tmp_path: Path) -> Path:
 def tip(root: Path) -> str:
     """The commit of ``p.git``."""
     return run_git("rev-parse", "main", cwd=root / "p.git")
-
-
-@asynccontextmanager
-async def occupied(served: Served) -> AsyncIterator[None]:
-    """Every thread for runs is taken, and so is every place in the queue for one."""
-    runs, release = served.runtime.runs, threading.Event()
-    limits = served.settings.limits
-    taken = 0
-    try:
-        while taken < limits.programs + limits.queue:
-            try:
-                runs.submit(release.wait)
-            except Busy:  # one of before has answered, and not quite ended
-                await asyncio.sleep(0)
-            else:
-                taken += 1
-        yield
-    finally:
-        release.set()
 
 
 def refusals(served: Served, reason: str) -> float:
