@@ -115,7 +115,7 @@ class _Door(web.SockSite):
             async with asyncio.timeout(_LAST_SECONDS):
                 await asyncio.sleep(_LOOK_SECONDS)  # those just let in become connections
                 # Who goes away tells no event.
-                while any(each.transport is not None for each in _silent):  # noqa: ASYNC110 - so
+                while any(each.transport is not None for each in _silent):  # noqa: ASYNC110 - see above
                     await asyncio.sleep(_LOOK_SECONDS)
 
     def _connected(self) -> asyncio.Protocol:
