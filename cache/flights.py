@@ -211,6 +211,7 @@ class Flights:
         Raises:
             CacheUnavailable: incoming/ cannot be written.
             RunFailed: the executor takes no runs any more.
+            Exception: what the executor raises when it takes no more now.
         """
         return Flight(key, partial(self._embark, key, repository, run))
 

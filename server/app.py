@@ -17,10 +17,13 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from redirects.sessions import HERE
+from redirects.signing import BLOBS_PATH
+from server.accepting import heard
 from server.access.policies import Allowed, Hidden
-from server.access.rules import answer
+from server.access.rules import ADMIN, answer
+from server.admission import RETRY_SECONDS, Busy, Excess, refused
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
-from server.exchange import EXCHANGE, REQUEST, REQUEST_ID, Exchange, client_of
+from server.exchange import CURRENT, EXCHANGE, REQUEST_ID, Exchange, client_of
 from server.git import answers
 from server.git.answers import NO_CACHE
 from server.git.bundles import bundle_list
@@ -42,38 +45,69 @@ KEEPALIVE_SECONDS: Final = 75.0
 
 BLOBLESS: Final = "blob:none"
 
+# Answered to everybody at all times: whoever watches over us must see that we are busy, not gone.
+_ALWAYS: Final = frozenset(("/-/livez", "/-/readyz", "/-/metrics"))
+
 
 def make_app(runtime: Runtime) -> web.Application:
     """The application of one server process; ``runtime`` is closed by whoever opened it."""
-    git, hg = GitHttp.of(runtime), HgHttp.of(runtime)
-    shell = _Shell(runtime, git, hg)
-    app = web.Application(
-        client_max_size=runtime.settings.limits.request_body, middlewares=[shell.around]
-    )
+    shell = _Shell(runtime)
+    served = _Served(runtime, GitHttp.of(runtime), HgHttp.of(runtime))
+    app = _empty(shell, runtime.settings.limits.request_body)
     entities = runtime.cache.entities
     opener = store_opener(
         runtime.store,
         lambda digest: path if (path := entities.path(digest)).exists() else None,
     )
     blobs = blob_handler(opener, runtime.keys, stall_time=runtime.settings.limits.stall_time)
-    app.router.add_get("/-/livez", shell.livez)
-    app.router.add_get("/-/readyz", shell.readyz)
-    app.router.add_get("/-/metrics", shell.metrics)
-    add_status_api(app.router, runtime)
     app.router.add_get(BLOB_ROUTE, blobs)
-    app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
-    app.router.add_route("*", f"{HERE}/{{path:.+}}", shell.here)
-    app.router.add_route("*", "/{path:.*}", shell.repository)
+    app.router.add_get("/-/bundles/{repository:.+}", served.bundles)
+    app.router.add_route("*", f"{HERE}/{{path:.+}}", served.here)
+    if runtime.settings.admin.listen is None:
+        _add_admin_routes(app, shell)
+    else:
+        _add_health_routes(app, shell)
+        app.router.add_route("*", "/-/{path:.*}", shell.nothing)
+    app.router.add_route("*", "/{path:.*}", served.repository)
     return app
 
 
-def make_runner(runtime: Runtime, *, stop_seconds: float) -> web.AppRunner:
-    """The application, ready to be put on sockets.
+def make_admin_app(runtime: Runtime) -> web.Application:
+    """The application of the listener for those who run this server: what is not for clients."""
+    shell = _Shell(runtime)
+    app = _empty(shell, runtime.settings.limits.request_body)
+    app[ADMIN] = True
+    _add_admin_routes(app, shell)
+    app.router.add_route("*", "/{path:.*}", shell.nothing)
+    return app
 
-    ``stop_seconds``: how long requests that run may go on when it is told to stop.
+
+def _empty(shell: _Shell, largest: int) -> web.Application:
+    app = web.Application(client_max_size=largest, middlewares=[shell.around])
+    app.on_response_prepare.append(shell.prepared)
+    return app
+
+
+def _add_health_routes(app: web.Application, shell: _Shell) -> None:
+    app.router.add_get("/-/livez", shell.livez)
+    app.router.add_get("/-/readyz", shell.readyz)
+
+
+def _add_admin_routes(app: web.Application, shell: _Shell) -> None:
+    """Whatever is for those who run this server, and the same wherever they reach it."""
+    _add_health_routes(app, shell)
+    app.router.add_get("/-/metrics", shell.metrics)
+    add_status_api(app.router, shell.runtime)
+
+
+def make_runner(runtime: Runtime, *, stop_seconds: float, admin: bool = False) -> web.AppRunner:
+    """An application, ready to be put on sockets.
+
+    ``stop_seconds``: how long requests that run may go on when it is told to stop. ``admin``: it is
+    that of those who run this server.
     """
     return web.AppRunner(
-        make_app(runtime),
+        make_admin_app(runtime) if admin else make_app(runtime),
         access_log=None,
         logger=_http_log,
         shutdown_timeout=stop_seconds,
@@ -94,49 +128,14 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-class _Patient(web.SockSite):
-    """Ends a connection on which no request came in time; aiohttp would wait for ever."""
+def _saying(response: web.Response) -> Handler:
+    """A handler that answers so."""
 
-    def __init__(
-        self, runner: web.AppRunner, bound: socket.socket, patience: float, backlog: int
-    ) -> None:
-        super().__init__(runner, bound, backlog=backlog)
-        self._patience = patience
+    async def say(request: web.Request) -> web.StreamResponse:
+        del request
+        return response
 
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        loop = asyncio.get_running_loop()
-        serve = self._runner.server
-        assert serve is not None  # noqa: S101 - the runner was set up
-
-        def connected() -> web.RequestHandler:
-            handler = serve()
-            _silent.add(handler)
-            loop.call_later(self._patience, _end_if_silent, handler)
-            return handler
-
-        self._server = await loop.create_server(connected, sock=self._sock, backlog=self._backlog)
-
-
-# Connections on which no request has come yet; each for as long as we are patient with it.
-_silent: set[web.RequestHandler] = set()
-
-
-def _end_if_silent(handler: web.RequestHandler) -> None:
-    if handler in _silent:
-        _silent.discard(handler)
-        handler.force_close()
-
-
-async def listen(
-    runner: web.AppRunner, bound: socket.socket, patience: float, backlog: int
-) -> None:
-    """Answer requests that come through ``bound``.
-
-    A connection on which no request's head came within ``patience`` seconds is ended; on one that
-    had a request, aiohttp's own keep-alive time does that.
-    """
-    await _Patient(runner, bound, patience, backlog).start()
+    return say
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
@@ -151,25 +150,27 @@ _http_log.addFilter(_is_ours)
 
 @dataclass(frozen=True, slots=True)
 class _Shell:
-    """What is around the handlers, and the routes of our own."""
+    """What is around the handlers, and the routes for those who run this server."""
 
     runtime: Runtime
-    git: GitHttp
-    hg: HgHttp
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Name, answer, count and log one request."""
         began = time.perf_counter()
-        _silent.discard(request.protocol)
+        surplus = heard(request.protocol)
         exchange = Exchange(
             request_id(request.headers.get(REQUEST_ID)), self.runtime.locator.find(request)
         )
         request[EXCHANGE] = exchange
-        REQUEST.set(exchange.request_id)
+        CURRENT.set(exchange)  # a request is a task of its own
         status = 500
         try:
+            excess = self._refusal(request, exchange, surplus=surplus)
+            handler = handler if excess is None else _saying(excess)
             response = await self._answer(request, handler, exchange)
+            if surplus:
+                response.force_close()
             status = response.status
         except web.HTTPException as error:
             status = error.status
@@ -195,10 +196,41 @@ class _Shell:
                     repository=exchange.repository or "",
                     command=exchange.command,
                     outcome=exchange.outcome or "",
+                    redirected=exchange.redirected,
+                    decision=",".join(exchange.decisions),
                 ),
                 time.time(),
             )
         return response
+
+    def _refusal(
+        self, request: web.Request, exchange: Exchange, *, surplus: bool
+    ) -> web.Response | None:
+        """What a request is answered with that is not even looked at."""
+        if request.path in _ALWAYS or request.app.get(ADMIN, False):
+            return None
+        limits = self.runtime.settings.limits
+        excess = Excess.CONNECTIONS
+        seconds = 0.0
+        if not surplus:
+            if request.path.startswith(BLOBS_PATH):
+                return None  # we sent whoever asks there, and a CDN that pulls is one address
+            excess = Excess.RATE
+            seconds = self.runtime.gate.wait(
+                exchange.where, limits.rate, limits.burst, time.monotonic()
+            )
+            if not seconds:
+                return None
+        self.runtime.metrics.refused(excess)
+        exchange.outcome = Outcome.ERROR
+        return refused(excess, seconds or RETRY_SECONDS)
+
+    async def prepared(self, request: web.Request, response: web.StreamResponse) -> None:
+        """If we are stopping, a connection ends with this answer, and the next goes elsewhere."""
+        del request
+        if self.runtime.gate.stopping:
+            response.force_close()
+            response.headers["Connection"] = "close"
 
     async def _answer(
         self, request: web.Request, handler: Handler, exchange: Exchange
@@ -213,6 +245,12 @@ class _Shell:
             exchange.outcome = Outcome.ERROR
             _log.info("request %s: its body cannot be read: %s", exchange.request_id, error)
             raise web.HTTPBadRequest(text="The request's body cannot be read.\n") from None
+        except Busy as busy:
+            exchange.outcome = Outcome.ERROR
+            self.runtime.metrics.refused(Excess.QUEUE)
+            if exchange.begun:
+                raise ConnectionResetError(str(busy)) from busy
+            response = refused(Excess.QUEUE)
         except Exception:  # noqa: BLE001 - it is logged, and the client is told
             exchange.outcome = Outcome.ERROR
             _log.exception("request %s failed", exchange.request_id)
@@ -245,6 +283,54 @@ class _Shell:
         if exchange.sent:
             metrics.content(exchange.repository, exchange.dialect, "inline", exchange.sent)
 
+    async def livez(self, request: web.Request) -> web.Response:
+        """The process answers."""
+        del request
+        return web.Response(text="ok\n")
+
+    async def readyz(self, request: web.Request) -> web.Response:
+        """The repositories can be read. A store that is down only makes clones go inline."""
+        del request
+        if self.runtime.gate.stopping:
+            return web.Response(status=503, text="stopping\n")
+        root = self.runtime.settings.local_root
+        if root is not None and not root.is_dir():
+            return web.Response(status=503, text=f"ROOT {root} is not there\n")
+        health = self.runtime.health
+        down = health.down()
+        passed = [
+            f"{name} ({state.value})"
+            for target, (name, state) in zip(health.targets, health.states(), strict=True)
+            if target.fingerprint in down
+        ]
+        sessions = self.runtime.sessions
+        if sessions is not None:
+            states = dict(sessions.watch.states())
+            passed += [f"mirror {n} ({states[n].value})" for n in sorted(sessions.watch.down())]
+        note = f"; passed over: {', '.join(passed)}" if passed else ""
+        return web.Response(text=f"ok{note}\n")
+
+    async def nothing(self, request: web.Request) -> web.Response:
+        """What is not for whoever reaches this listener is not there."""
+        del request
+        return answers.text(404, "There is nothing here.")
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        """The figures, for Prometheus; they name every repository."""
+        if not self.runtime.access_rules.is_operator(request):
+            return answers.text(403, "These figures are for access.operators.")
+        body, content_type = self.runtime.metrics.render()
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """The routes for clients."""
+
+    runtime: Runtime
+    git: GitHttp
+    hg: HgHttp
+
     async def repository(self, request: web.Request) -> web.StreamResponse:
         """A path that is not ours is a repository's; its URL says which kind of client asks."""
         routed = route(request.path, request.query.get("cmd"))
@@ -264,38 +350,6 @@ class _Shell:
             return answers.text(404, f"A repository's path follows {HERE}.")
         request[EXCHANGE].here = True
         return await self.repository(request.clone(rel_url=URL(rest, encoded=True)))
-
-    async def livez(self, request: web.Request) -> web.Response:
-        """The process answers."""
-        del request
-        return web.Response(text="ok\n")
-
-    async def readyz(self, request: web.Request) -> web.Response:
-        """The repositories can be read. A store that is down only makes clones go inline."""
-        del request
-        root = self.runtime.settings.local_root
-        if root is not None and not root.is_dir():
-            return web.Response(status=503, text=f"ROOT {root} is not there\n")
-        health = self.runtime.health
-        down = health.down()
-        passed = [
-            f"{name} ({state.value})"
-            for target, (name, state) in zip(health.targets, health.states(), strict=True)
-            if target.fingerprint in down
-        ]
-        sessions = self.runtime.sessions
-        if sessions is not None:
-            states = dict(sessions.watch.states())
-            passed += [f"mirror {n} ({states[n].value})" for n in sorted(sessions.watch.down())]
-        note = f"; passed over: {', '.join(passed)}" if passed else ""
-        return web.Response(text=f"ok{note}\n")
-
-    async def metrics(self, request: web.Request) -> web.Response:
-        """The figures, for Prometheus; they name every repository."""
-        if not self.runtime.access_rules.is_operator(request):
-            return answers.text(403, "These figures are for access.operators.")
-        body, content_type = self.runtime.metrics.render()
-        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def bundles(self, request: web.Request) -> web.StreamResponse:
         """The list of bundles as a file, for ``git clone --bundle-uri=``."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from itertools import chain
 
 import aiohttp
 
@@ -14,6 +15,7 @@ from server.checks_control import check_control, check_placements
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
 from server.checks_keys import check_mixed_up
+from server.checks_limits import check_limits
 from server.checks_machine import check_machine
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
@@ -40,7 +42,8 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
         async for verdict in checks:
             yield verdict
     looks = (check_access, check_control, check_placements, check_scopes, check_mixed_up)
-    for verdict in (found for look in looks for found in look(settings)):
+    of_settings = (*(look(settings) for look in looks), check_limits(settings.limits))
+    for verdict in chain.from_iterable(of_settings):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         for asked in (

@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 from repos.git.discovery import Found, discover
 from repos.git.program import Git, GitFailed
 from repos.hg.discovery import discover as discover_hg
-from server.settings import Settings, host_port
+from server.setting_types import host_port
+from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import SECRET_FILE, Unusable, signing_keys
 

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from redirects.acceptance import Client
 from redirects.decision import Decision, PassedOver, told
-from server.exchange import REQUEST
+from server.exchange import CURRENT
 from server.metrics import Metrics
 
 _log = logging.getLogger("offramp.decisions")
@@ -74,9 +74,12 @@ class Decisions:
             decision: what it gets.
         """
         self.metrics.decided(decision)
+        exchange = CURRENT.get()
+        if exchange is not None:
+            exchange.decided(decision)
         made = Made(
             self.clock(),
-            REQUEST.get(),
+            "" if exchange is None else exchange.request_id,
             repository,
             client.region,
             client.network,

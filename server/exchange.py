@@ -6,14 +6,18 @@ import functools
 import re
 from collections.abc import Iterable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
 
 from redirects.acceptance import Client
+from redirects.decision import Decision, Redirect
 from redirects.locality import NOWHERE, Whereabouts, region_of_options
 from server.outcome import Outcome
+
+# A list of bundles has more decisions than a line of the log should.
+_DECISIONS: Final = 8
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 
@@ -32,6 +36,8 @@ class Exchange:
         sent: bytes of content sent.
         redirected: bytes of content named by a location.
         here: it came by a path below which sessions stay.
+        decisions: a word for each thing that was decided of content: the target to which the
+            client is sent, or why to none; each once.
     """
 
     request_id: str
@@ -44,12 +50,25 @@ class Exchange:
     sent: int = 0
     redirected: int = 0
     here: bool = False
+    decisions: list[str] = field(default_factory=list)
 
+    def decided(self, decision: Decision) -> None:
+        """Remember what was decided, for the log."""
+        if isinstance(decision, Redirect):
+            word = decision.location.target
+        elif decision.shadowed is not None:
+            word = f"shadow:{decision.shadowed.target}"
+        else:
+            word = decision.reason.value
+        if word not in self.decisions and len(self.decisions) < _DECISIONS:
+            self.decisions.append(word)
+
+
+CURRENT: ContextVar[Exchange | None] = ContextVar("exchange", default=None)
+"""The exchange on whose behalf something is done: the pipeline is handed a command, and knows
+nothing of requests."""
 
 REQUEST_ID: Final = "X-Request-Id"
-
-REQUEST: Final = ContextVar("request", default="")
-"""The id of the request that is being answered, for those who are told of no exchange."""
 
 EXCHANGE: Final = web.RequestKey("exchange", Exchange)
 

@@ -118,6 +118,8 @@ class Access:
         repository: its served name, or empty.
         command: such as ``fetch``, or empty.
         outcome: such as ``redirect``, or empty.
+        redirected: bytes of content that the client was told where to find.
+        decision: the target to which it was sent, or why to none; several with commas, or empty.
     """
 
     request_id: str
@@ -130,6 +132,8 @@ class Access:
     repository: str = ""
     command: str = ""
     outcome: str = ""
+    redirected: int = 0
+    decision: str = ""
 
 
 # strftime costs more than the rest of a line, and most lines share their second with others.
@@ -164,7 +168,7 @@ def access_line(access: Access, now: float, *, as_json: bool) -> str:
             f"{_timestamp(now)} {_word(access.remote)} {_word(access.method)} {_word(path)}"
             f" {access.status} {access.sent}B {access.seconds:.3f}s"
             f" {_word(access.repository)} {_word(access.command)} {_word(access.outcome)}"
-            f" {_word(access.request_id)}\n"
+            f" {_word(access.decision)} {_word(access.request_id)}\n"
         )
     return (
         f'{{"timestamp": "{_timestamp(now)}", "level": "info", "event": "request",'
@@ -172,7 +176,8 @@ def access_line(access: Access, now: float, *, as_json: bool) -> str:
         f' "remote": {_json_string(access.remote)}, "method": {_json_string(access.method)},'
         f' "path": {_json_string(path)}, "status": {access.status}, "bytes": {access.sent},'
         f' "seconds": {access.seconds:.6f}, "repository": {_json_string(access.repository)},'
-        f' "command": {_json_string(access.command)}, "outcome": {_json_string(access.outcome)}}}\n'
+        f' "command": {_json_string(access.command)}, "outcome": {_json_string(access.outcome)},'
+        f' "decision": {_json_string(access.decision)}, "redirected": {access.redirected}}}\n'
     )
 
 

@@ -141,6 +141,12 @@ class Metrics:
             registry=self._registry,
             multiprocess_mode="livemax",
         )
+        self._refused = Counter(
+            "offramp_refused",
+            "Requests that were refused because there was too much of something.",
+            ("reason",),
+            registry=self._registry,
+        )
         # labels() validates, locks and formats each time; these do so once.
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
@@ -249,6 +255,10 @@ class Metrics:
     def asked_again(self, target: str) -> None:
         """Count a client that is answered inline, since it did not get its content there."""
         self._asked_again.labels(target).inc()
+
+    def refused(self, reason: str) -> None:
+        """Count a request that was refused for what there was too much of."""
+        self._refused.labels(reason).inc()
 
     def render(self) -> tuple[bytes, str]:
         """The figures of all workers in Prometheus' text format, and its Content-Type."""

@@ -32,6 +32,8 @@ LIVE: Final = frozenset((
     "index.min_objects",
     "index.blobless",
     "index.bundle_uri",
+    "limits.rate",
+    "limits.burst",
     "log.format",
     "log.level",
     "log.access",

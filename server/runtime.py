@@ -24,6 +24,7 @@ from repos.hg.peer import Connections
 from repos.hg.program import Hg
 from repos.hg.repository import HgRepository
 from server.access.rules import AccessRules
+from server.admission import Gate, Places, Runs
 from server.catalogs import Catalogs
 from server.decisions import Decisions
 from server.git.fetch import Coverage, Questions
@@ -92,10 +93,11 @@ class Runtime:
     pipeline: Pipeline
     coverage: Coverage
     questions_asked: Questions
-    runs: ThreadPoolExecutor
+    runs: Runs
     questions: ThreadPoolExecutor
     others: tuple[ThreadPoolExecutor, ...]
-    streams: asyncio.Semaphore
+    streams: Places
+    gate: Gate
     access_rules: AccessRules
     upstreams: Upstreams | None
     indexing: Indexing | None
@@ -130,7 +132,7 @@ class Runtime:
         programs = settings.limits.programs
         # Runs can last for minutes; questions to git, on which every request waits, must not
         # queue behind them.
-        runs = ThreadPoolExecutor(programs, "run")
+        runs = Runs(programs, settings.limits.queue, "run")
         questions = ThreadPoolExecutor(programs, "question")
         # An index of a large repository takes minutes to make; a name that hg looks up, a process.
         # Neither keeps anybody waiting who asks something else.
@@ -255,7 +257,8 @@ class Runtime:
             runs=runs,
             questions=questions,
             others=(building, refreshing, asking),
-            streams=asyncio.Semaphore(programs),
+            streams=Places(programs, settings.limits.queue),
+            gate=Gate(),
             access_rules=AccessRules(
                 settings.access, private=settings.private, unplaced=stores.unplaced
             ),

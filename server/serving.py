@@ -15,25 +15,27 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Final
 
 from server import metrics_directory
+from server.admin import CannotListenHere, admin_socket, name_of
+from server.open_files import allow
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
-from server.settings import Settings, host_port
+from server.setting_types import host_port
+from server.settings import Settings
 
 _log = logging.getLogger("offramp.serving")
 
 # Connections that wait to be accepted. A pipeline of a fleet starts hundreds of jobs at once.
 BACKLOG: Final = 1024
 
-# How long requests that run may go on after we were told to stop.
-STOP_SECONDS: Final = 30.0
-
-# How long it may take after that until everything is written down and every thread has ended. The
-# program or server that a thread waits for may hang, and whoever told us to stop kills us then.
+# How long it may take after limits.stop_time until everything is written down and every thread has
+# ended. The program or server that a thread waits for may hang, and whoever told us to stop kills
+# us then.
 CLOSE_SECONDS: Final = 8.0
 
 # How often it is looked whether a worker has died as it began.
@@ -97,19 +99,24 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
     """
     # One that comes before somebody heeds it would end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    if settings.workers == 1:
-        bound = bind(settings.listen, shared=False)
-        written = _Written(settings, read, on_terminal())
-        asyncio.run(_work(written, bound, ready, index=settings.index.enabled))
-        return
-    # Without sharing first: a port that another server has must not be shared with it.
-    bind(settings.listen, shared=False).close()
-    held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
+    shared = settings.reuse_port
     try:
-        asyncio.run(_try(settings))
-        _Parent(settings, read, address_of(held)).run(ready)
-    finally:
-        held.close()
+        with admin_socket(settings, partial(bind, shared=shared)) as admin:
+            if settings.workers == 1:
+                bound = bind(settings.listen, shared=shared)
+                written = _Written(settings, read, on_terminal())
+                listening = _Listening(bound, admin)
+                asyncio.run(_work(written, listening, ready, index=settings.index.enabled))
+                return
+            if not shared:
+                # First without: a port that another server has must not be shared with it.
+                bind(settings.listen, shared=False).close()
+            # Never listens; keeps the port ours.
+            with bind(settings.listen, shared=True) as held:
+                asyncio.run(_try(settings))
+                _Parent(settings, read, address_of(held), admin).run(ready)
+    except CannotListenHere as error:
+        raise CannotListen(str(error)) from None
 
 
 # --- one worker ----------------------------------------------------------------------------
@@ -132,15 +139,29 @@ class _Written:
     quiet: bool = False
 
 
-async def _work(written: _Written, bound: socket.socket, ready: Ready, *, index: bool) -> None:
-    """Answer requests on ``bound`` until told to stop."""
+@dataclass(frozen=True, slots=True)
+class _Listening:
+    """Where a worker answers.
+
+    Attributes:
+        bound: for clients.
+        admin: for those who run this server; None: at the same.
+    """
+
+    bound: socket.socket
+    admin: socket.socket | None
+
+
+async def _work(written: _Written, listening: _Listening, ready: Ready, *, index: bool) -> None:
+    """Answer requests until told to stop."""
     # Imported here, after the parent has settled where figures are kept.
-    from server.app import listen, make_runner  # noqa: PLC0415
+    from server.accepting import listen  # noqa: PLC0415
+    from server.app import make_runner  # noqa: PLC0415
     from server.logs import configure  # noqa: PLC0415
     from server.metrics import Metrics  # noqa: PLC0415
     from server.runtime import Runtime  # noqa: PLC0415
 
-    listens = {"listen": address_of(bound)}
+    listens = {"listen": address_of(listening.bound)}
     settings = written.settings.model_copy(update=listens)
     access = configure(settings.log)
     stopped, told = asyncio.Event(), asyncio.Event()
@@ -151,6 +172,12 @@ async def _work(written: _Written, bound: socket.socket, ready: Ready, *, index:
     if parent is not None:
         # A worker without its parent would hold the port for ever.
         loop.add_reader(parent.sentinel, stopped.set)
+    missing = allow(settings.limits)
+    if missing and not written.quiet:
+        _log.warning(
+            "%d open files fewer are allowed than limits.connections may need; see offramp doctor",
+            missing,
+        )
     runtime = await Runtime.open(settings, access, Metrics(), index=index)
 
     async def adopt(new: Settings) -> None:
@@ -165,14 +192,30 @@ async def _work(written: _Written, bound: socket.socket, ready: Ready, *, index:
         Reloading(written.settings, written.read, adopt, quiet=written.quiet).run(told)
     )
     try:
+        limits = settings.limits
         # aiohttp waits so long twice: for all requests, and then, without those whose bodies have
         # not come by then, for their answers.
-        runner = make_runner(runtime, stop_seconds=STOP_SECONDS / 2)
+        runner = make_runner(runtime, stop_seconds=limits.stop_time / 2)
         await runner.setup()
-        await listen(runner, bound, settings.limits.request_time, BACKLOG)
+        runners = [runner]
+        if listening.admin is not None:
+            private = make_runner(runtime, stop_seconds=0.0, admin=True)
+            await private.setup()
+            runners.append(private)
+            await listen(private, listening.admin, limits.request_time, BACKLOG)
+            if parent is None:
+                _log.info("admin routes are at %s", name_of(listening.admin))
+        await listen(runner, listening.bound, limits.request_time, BACKLOG, limits.connections)
         ready(settings.listen)
         await stopped.wait()
-        await runner.cleanup()
+        # From here on the other way round than it began: nobody is refused who does not know yet.
+        runtime.gate.stopping = True
+        stopped.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(limits.stop_delay):
+                await stopped.wait()  # whoever tells us twice is in a hurry
+        for each in runners:
+            await each.cleanup()
         _end_within(CLOSE_SECONDS)
     finally:
         if parent is not None:
@@ -207,11 +250,15 @@ def _end_programs() -> None:
 
 
 def _worker(
-    written: _Written, listen: str, ready: multiprocessing.synchronize.Semaphore, index: bool
+    written: _Written,
+    listen: str,
+    admin: socket.socket | None,
+    ready: multiprocessing.synchronize.Semaphore,
+    index: bool,
 ) -> None:
     """A worker process of its own."""
-    bound = bind(listen, shared=True)
-    asyncio.run(_work(written, bound, lambda _: ready.release(), index=index))
+    listening = _Listening(bind(listen, shared=True), admin)
+    asyncio.run(_work(written, listening, lambda _: ready.release(), index=index))
 
 
 @contextmanager
@@ -254,10 +301,13 @@ async def _try(settings: Settings) -> None:
 class _Parent:
     """Keeps the workers running."""
 
-    def __init__(self, settings: Settings, read: Read, listen: str) -> None:
+    def __init__(
+        self, settings: Settings, read: Read, listen: str, admin: socket.socket | None
+    ) -> None:
         self._settings = settings
         self._read = read
         self._listen = listen
+        self._admin = admin
         self._terminal = on_terminal()
         self._hung_up = False
         # A signal wakes whoever waits for the one by a byte in the other.
@@ -282,6 +332,8 @@ class _Parent:
         for number in range(self._settings.workers):
             self._start(number)
         if self._began():
+            if self._admin is not None:
+                _log.info("admin routes are at %s", name_of(self._admin))
             ready(self._listen)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._watch()
@@ -306,7 +358,7 @@ class _Parent:
         written = _Written(self._settings, self._read, quiet=True)
         process = self._context.Process(
             target=_worker,
-            args=(written, self._listen, self._ready, index),
+            args=(written, self._listen, self._admin, self._ready, index),
             name=f"worker-{number}",
         )
         with _deaf():

@@ -98,3 +98,16 @@ class Section(BaseModel):
 
     # An error that is printed shows no input: it may be a secret.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+def host_port(listen: str) -> tuple[str, int]:
+    """Split ``HOST:PORT`` (``[::1]:8417`` for IPv6).
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    host, colon, port = listen.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8417")
+    return host, int(port)

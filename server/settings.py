@@ -14,8 +14,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from server.setting_types import BaseUrl, Duration, Section, Size
+from server.setting_types import BaseUrl, Duration, Section, Size, host_port
+from server.settings_admin import AdminSettings
 from server.settings_health import HealthSettings
+from server.settings_limits import LimitSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
 from server.settings_sessions import SessionMirrorSettings, check_session_mirrors
@@ -127,29 +129,6 @@ class IndexSettings(Section):
     )
 
 
-class LimitSettings(Section):
-    """Bounds on what a client can make this server do."""
-
-    request_body: Size = Field(
-        16 << 20,
-        description="Bytes of one fetch request after decompression: 300,000 wants and haves,"
-        " or 700,000 nodes of Mercurial.",
-    )
-    push_body: Size = Field(4 << 30, description="Bytes of one push after decompression.")
-    programs: int = Field(
-        8, ge=1, description="Programs and runs side by side in one server process."
-    )
-    program_time: Duration = Field(
-        3600.0, gt=0, description="Longest run of one program; then it is ended."
-    )
-    request_time: Duration = Field(
-        60.0, gt=0, description="Time in which a client must have sent its request."
-    )
-    stall_time: Duration = Field(
-        300.0, gt=0, description="Time for which a client may take no byte of an answer."
-    )
-
-
 class LogSettings(Section):
     """What is written to standard error."""
 
@@ -192,6 +171,13 @@ class Settings(BaseSettings):
         " Host header, over http. Set it behind a proxy that speaks TLS.",
     )
     workers: int = Field(1, ge=1, le=256, description="Server processes that share the port.")
+    reuse_port: bool = Field(
+        False,
+        description="Let another server of the same user, with this setting too, listen at the same"
+        " port: one is started beside the one that is to be stopped, and nobody is refused"
+        " meanwhile. By default a port that somebody has is not shared.",
+    )
+    admin: AdminSettings = AdminSettings()
     store: StoreSettings = Field(DirectoryStoreSettings(), description="Where entities live.")
     stores: tuple[ReplicaSettings, ...] = Field(
         (), description="More places for copies of entities, each with targets of its own."
@@ -228,6 +214,10 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _whole(self) -> Settings:
         host_port(self.listen)
+        if self.admin.listen == self.listen and host_port(self.listen)[1]:
+            raise ValueError(
+                f"admin.listen and listen are both {self.listen}; give them ports of their own"
+            )
         names = [target.name for target in self.targets]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -391,16 +381,3 @@ def load(file: Path | None, **flags: object) -> Settings:
 
     # As a plain value, which can be handed to another process.
     return Settings(**FromFile(**flags).model_dump())  # type: ignore[arg-type]
-
-
-def host_port(listen: str) -> tuple[str, int]:
-    """Split ``HOST:PORT`` (``[::1]:8417`` for IPv6).
-
-    Raises:
-        ValueError: it is not of that form.
-    """
-    host, colon, port = listen.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"listen {listen!r} is not HOST:PORT, such as 127.0.0.1:8417")
-    return host, int(port)

@@ -14,7 +14,8 @@ import pytest
 
 from redirects.health import Seen
 from redirects.targets import Target
-from server.app import listen, make_runner
+from server.accepting import listen
+from server.app import make_runner
 from server.health import Health
 from server.logs import AccessLog
 from server.metrics import Metrics
@@ -163,7 +164,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         runtime = await Runtime.open(loaded, access, Metrics(), index=loaded.index.enabled)
         runner = make_runner(runtime, stop_seconds=1.0)
         await runner.setup()
-        await listen(runner, bound, loaded.limits.request_time, BACKLOG)
+        limits = loaded.limits
+        await listen(runner, bound, limits.request_time, BACKLOG, limits.connections)
         stops.extend((runtime.close, runner.cleanup))
         return Served(f"http://{loaded.listen}", loaded, runtime)
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import Final
 
 from aiohttp import web
 
@@ -28,6 +29,9 @@ from server.settings_upstreams import AccessSettings, UpstreamSettings
 
 Unplaced = Callable[[str], frozenset[str]]
 """Names of the targets that read no store which a repository, by its served name, is for."""
+
+ADMIN: Final = web.AppKey("admin", bool)
+"""An application that is reached by a listener for those who run this server."""
 
 
 def _placed(repository: str) -> frozenset[str]:
@@ -69,6 +73,8 @@ class AccessRules:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""
+        if request.app.get(ADMIN, False) is True:
+            return self._reaches(request)
         return self._operators is None or self._is_among(request, self._operators)
 
     def sees_clients(self, request: web.Request) -> bool:
@@ -76,8 +82,10 @@ class AccessRules:
 
         Where nobody is listed, this machine may, under a name of its own: a proxy that says of
         nobody that it asks for him still says which host he wanted, and so does a browser that a
-        page of somebody else's sends here.
+        page of somebody else's sends here. And who reaches a listener that is for no clients may.
         """
+        if request.app.get(ADMIN, False) is True:
+            return self._reaches(request)
         if not self._settings.operators and not _HERE.fullmatch(request.headers.get("Host", "")):
             return False
         return self._is_among(request, self._operators or _THIS_MACHINE_ALONE)
@@ -87,6 +95,16 @@ class AccessRules:
         if not self._settings.operators and handed_on:
             return False  # this machine's proxy asks for somebody else
         return holds(networks, request.remote or "")
+
+    def _reaches(self, request: web.Request) -> bool:
+        """Whether a caller is let in who has reached the listener for those who run this server."""
+        # At a Unix socket there is no address, and its file says who may open it.
+        return (
+            not self._settings.operators
+            or self._operators is None
+            or not request.remote
+            or holds(self._operators, request.remote)
+        )
 
     def local(self, request: web.Request, name: str) -> Verdict:
         """Whether a caller may read the repository ``name`` below ROOT."""

@@ -14,6 +14,7 @@ from cache.errors import CacheUnavailable
 from cache.flights import Outcome, RunFailed, Sink
 from cache.keys import record_key
 from cache.records import Record
+from server.admission import Busy
 from server.answer import Growing, Inlined
 from server.hg.content import PIECE
 from server.pipeline import Pipeline
@@ -55,7 +56,7 @@ class Compressor:
         encoding: Encoding,
         check: Check,
     ) -> Inlined | None:
-        """The payload of a stream that tells ``entity``; None where the cache cannot be written.
+        """The payload of a stream that tells ``entity``; None: encode it for this client alone.
 
         Args:
             repository: served name.
@@ -71,8 +72,8 @@ class Compressor:
         made: Inlined | None = None
         try:
             made = await self.pipeline.derived(repository, identity, key, run)
-        except CacheUnavailable:
-            return None
+        except (CacheUnavailable, Busy):
+            return None  # it is at hand: who asks for it is not refused
         finally:
             if isinstance(made, Growing) and made.flight.leader:
                 self._release_after(made)

@@ -22,6 +22,7 @@ from repos.hg.database import IndexBroken
 from repos.hg.errors import CommandError, Unservable
 from repos.hg.errors import Moved as Elsewhere
 from repos.hg.repository import HgRepository, HgSnapshot
+from server.admission import Busy, Excess
 from server.answer import Answer, Inlined
 from server.exchange import EXCHANGE, client_of
 from server.hg.command import DIALECT, Answerer, HgCommand, Write, acceptance_of
@@ -110,6 +111,9 @@ class Responder:
             return failed(Failed(bad.message, bad.words))
         except Unservable as error:
             return failed(Failed(b"%s", (str(error).encode(),)))
+        except Busy as busy:
+            self.shared.runtime.metrics.refused(Excess.QUEUE)
+            return failed(Failed(b"%s", (str(busy).encode(),)))
         except (ConnectionError, web.HTTPException):
             raise
         except Exception:  # noqa: BLE001 - it is logged, and the client is told

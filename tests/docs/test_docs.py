@@ -182,6 +182,7 @@ def metric_names() -> set[str]:
     rendered.asked_again("t")
     rendered.session("git", Stay(Reason.NO_MIRROR))
     rendered.session_mirror("m", State.UP)
+    rendered.refused("rate")
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from server.app import listen, make_runner
+from server.accepting import listen
+from server.app import make_runner
 from server.hg import reply
 from server.logs import AccessLog
 from server.metrics import Metrics
@@ -34,7 +35,7 @@ from tests.hg.cloning import talk
 from tests.hg.conftest import Sources
 from tests.hg.controlled import body_of, controlled, everything, kept, post
 from tests.hg.versions import V1, executable
-from tests.server.asking import connected, read_reply
+from tests.server.asking import connected, occupied, read_reply
 from wire.hg.client import ClientReactor
 from wire.hg.encodings import Encoding
 from wire.hg.frames import Frame, FrameType
@@ -103,6 +104,20 @@ async def test_a_run_that_fails_before_its_answer(
     assert "its log says why" in told.failure
     assert "secret" not in told.failure
     assert not kept(served)
+
+
+async def test_a_run_beyond_the_queue(serve: Serve, sources: Sources, tip: bytes) -> None:
+    """The command's status says that the server is busy; what is at hand is answered meanwhile."""
+    limits = {"programs": 1, "queue": 0}
+    served = await serve_hg(serve, sources.root, redirect=INLINE, limits=limits)
+    async with occupied(served):
+        told = await call(served, "linear", "changesetdata", **everything(tip))
+        assert told.failure == "the server is too busy; try again in 10 s"
+        assert (await call(served, "linear", "heads")).objects == [[tip]]
+    known = await call(served, "linear", "changesetdata", **everything(tip))
+    async with occupied(served):
+        again = await call(served, "linear", "changesetdata", **everything(tip))
+    assert again.objects == known.objects
 
 
 @pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "inline"])

@@ -7,12 +7,14 @@ import asyncio
 import io
 import os
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from server.admission import Busy
 from tests.conftest import Served
 from wire.git import pktline
 from wire.git.response import FetchResponseParser, PackData
@@ -209,3 +211,22 @@ def listen_to_access(served: Served) -> Lines:
     served.runtime.access.stream.close()
     served.runtime.access.stream = lines
     return lines
+
+
+@asynccontextmanager
+async def occupied(served: Served) -> AsyncIterator[None]:
+    """Every thread for runs is taken, and so is every place in the queue for one."""
+    runs, release = served.runtime.runs, threading.Event()
+    limits = served.settings.limits
+    taken = 0
+    try:
+        while taken < limits.programs + limits.queue:
+            try:
+                runs.submit(release.wait)
+            except Busy:  # one of before has answered, and not quite ended
+                await asyncio.sleep(0)
+            else:
+                taken += 1
+        yield
+    finally:
+        release.set()

@@ -16,7 +16,7 @@ import structlog
 from redirects.acceptance import Client, Location
 from redirects.decision import Decision, Inline, PassedOver, Reason, Redirect
 from server.decisions import KEPT, Decisions
-from server.exchange import REQUEST
+from server.exchange import CURRENT, Exchange
 from server.logs import configure
 from server.metrics import Metrics
 from server.settings import LogSettings
@@ -52,11 +52,11 @@ def test_a_line_says_all_but_the_url(
     log: io.StringIO, decision: Decision, words: tuple[str, str, str]
 ) -> None:
     """Request, repository, network, outcome and trail, as docs/status-api.md shows it; no key."""
-    token = REQUEST.set("9f3a61c7d2b04e58")
+    token = CURRENT.set(Exchange("9f3a61c7d2b04e58"))
     try:
         Decisions(Metrics(), share=1.0).made("project.git", CLIENT, decision)
     finally:
-        REQUEST.reset(token)
+        CURRENT.reset(token)
     (line,) = log.getvalue().splitlines()
     said = json.loads(line)
     assert (said["outcome"], said["target"], said["reason"]) == words

@@ -24,10 +24,9 @@ from tests.upstreams.machine import ended
 # For what must not hang; nothing waits this long.
 PATIENCE: Final = 60
 
-# Clients are not waited for as long as usual.
+# It is not waited for threads as long as usual.
 CODE: Final = """\
 import server.serving
-server.serving.STOP_SECONDS = 0.5
 server.serving.CLOSE_SECONDS = {close}
 from cli.main import main
 main()
@@ -47,6 +46,7 @@ async def offramp(
     """The real command, with so many seconds to let go of everything."""
     code = CODE.format(close=request.param)
     monkeypatch.setattr(processes, "_PROGRAM", (sys.executable, "-c", code))
+    monkeypatch.setenv("OFFRAMP_LIMITS__STOP_TIME", "0.5")
     offramp = Offramp(tmp_path / "data")
     yield offramp
     await offramp.close()

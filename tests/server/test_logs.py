@@ -37,6 +37,8 @@ ACCESS = Access(
     repository="group/a.git",
     command="fetch",
     outcome="hit",
+    redirected=5678,
+    decision="self,not_in_time",
 )
 # 2026-08-01 00:00:00.125 UTC
 NOW = 1785542400.125
@@ -64,7 +66,7 @@ def test_console_line() -> None:
     """A request is one line of words for people."""
     assert access_line(ACCESS, NOW, as_json=False) == (
         "2026-08-01T00:00:00.125Z 192.0.2.7 POST /group/a.git/git-upload-pack 200 1234B 0.250s"
-        " group/a.git fetch hit abc\n"
+        " group/a.git fetch hit self,not_in_time abc\n"
     )
 
 
@@ -85,13 +87,17 @@ def test_json_line() -> None:
         "repository": "group/a.git",
         "command": "fetch",
         "outcome": "redirect",
+        "decision": "self,not_in_time",
+        "redirected": 5678,
     }
 
 
 def test_nothing_known() -> None:
     """What is not known of a request is a dash, so that words keep their places."""
-    line = access_line(replace(ACCESS, repository="", command="", outcome=""), NOW, as_json=False)
-    assert line.endswith("0.250s - - - abc\n")
+    line = access_line(
+        replace(ACCESS, repository="", command="", outcome="", decision=""), NOW, as_json=False
+    )
+    assert line.endswith("0.250s - - - - abc\n")
 
 
 @given(st.text(), st.text(), st.text(), st.booleans())

@@ -48,6 +48,7 @@ def test_counts() -> None:
     metrics.mirrors(7, 8)
     metrics.asked("github", "refs", "yes", 0.3)
     metrics.asked("github", "refs", "no", 0.3)
+    metrics.refused("rate")
     found = figures(metrics)
     fetch = labels(**GIT, command="fetch")
     assert found["offramp_responses_total", fetch | labels(outcome="hit")] == 2
@@ -60,6 +61,7 @@ def test_counts() -> None:
     assert found["offramp_cache_entities", frozenset()] == 6
     assert found["offramp_mirrors", frozenset()] == 7
     assert found["offramp_mirror_bytes", frozenset()] == 8
+    assert found["offramp_refused_total", labels(reason="rate")] == 1
     refs = labels(upstream="github", kind="refs")
     assert found["offramp_upstream_requests_total", refs | labels(outcome="yes")] == 1
     assert found["offramp_upstream_requests_total", refs | labels(outcome="no")] == 1

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from server.setting_types import Duration, Size, parse_duration, parse_size
-from server.settings import Settings, host_port, load
+from server.setting_types import Duration, Size, host_port, parse_duration, parse_size
+from server.settings import Settings, load
 from server.settings_repositories import GitSettings
 from server.settings_targets import S3StoreSettings
 

@@ -1,0 +1,171 @@
+# Law of this file: a connection that was made is answered. Who comes when there are too many is
+# told so, who says nothing is not waited for, and a door that closes lets in who stands before it.
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import socket
+import struct
+from contextlib import suppress
+from typing import Final
+
+from aiohttp import web
+
+# How long one connection too many may take to say its request, which is then refused.
+_SURPLUS_SECONDS: Final = 5.0
+
+# Handshakes that have begun are given this time to end before we listen no longer: a round trip
+# to the other side of the world, and less than the second after which a client that was not heard
+# knocks again.
+_HANDSHAKE_SECONDS: Final = 0.3
+
+# Who was let in last is given this time to say a request.
+_LAST_SECONDS: Final = 2.0
+
+_LOOK_SECONDS: Final = 0.02
+
+_SO_ATTACH_FILTER: Final = 26  # asm-generic/socket.h; the module socket does not name it
+
+# A classic BPF program (kernel documentation, networking/filter) that sees TCP's header: the
+# packet that asks for a connection, SYN (0x02) without ACK (0x10) in byte 13, is dropped, as if it
+# had been lost; every other passes.
+_NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # ldb [13]
+    (0x54, 0, 0, 0x12),  # and #0x12
+    (0x15, 0, 1, 0x02),  # jeq #0x02, 0, 1
+    (0x06, 0, 0, 0),  # ret #0
+    (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
+)
+
+# Connections on which no request has come yet; each for as long as we are patient with it.
+_silent: set[web.RequestHandler] = set()
+
+# Those of them that are too many.
+_surplus: set[web.RequestHandler] = set()
+
+
+def heard(handler: web.RequestHandler) -> bool:
+    """A request has come on a connection; whether that is one too many, and to be refused."""
+    _silent.discard(handler)
+    if handler not in _surplus:
+        return False
+    _surplus.discard(handler)
+    return True
+
+
+async def listen(
+    runner: web.AppRunner,
+    bound: socket.socket,
+    patience: float,
+    backlog: int,
+    most: int | None = None,
+) -> None:
+    """Answer requests that come through ``bound``, until ``runner`` is cleaned up.
+
+    A connection on which no request's head came within ``patience`` seconds is ended; on one that
+    had a request, aiohttp's own keep-alive time does that. Of more than ``most`` connections at a
+    time, the requests are refused.
+    """
+    await _Door(runner, bound, patience, backlog, most).start()
+
+
+class _Door(web.SockSite):
+    """Where connections come in."""
+
+    def __init__(
+        self,
+        runner: web.AppRunner,
+        bound: socket.socket,
+        patience: float,
+        backlog: int,
+        most: int | None,
+    ) -> None:
+        super().__init__(runner, bound, backlog=backlog)
+        self._patience = patience
+        self._most = most
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            self._connected, sock=self._sock, backlog=self._backlog
+        )
+
+    async def stop(self) -> None:
+        """Listen no longer, once all who were let in or wait to be are heard."""
+        loop = asyncio.get_running_loop()
+        # Where others listen at the same port, the kernel goes on to give us our share until we
+        # close, and breaks off what it gave us and we did not take.
+        if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) and _deaf_to_syn(
+            self._sock
+        ):
+            await asyncio.sleep(_HANDSHAKE_SECONDS)
+        loop.remove_reader(self._sock)
+        waiting = []
+        with suppress(OSError):  # BlockingIOError: there are no more
+            while True:
+                waiting.append(self._sock.accept()[0])
+        await super().stop()
+        for connection in waiting:
+            connection.setblocking(False)
+            with suppress(OSError):
+                await loop.connect_accepted_socket(self._connected, connection)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await asyncio.sleep(_LOOK_SECONDS)  # those just let in become connections
+                # Who goes away tells no event.
+                while any(each.transport is not None for each in _silent):  # noqa: ASYNC110 - see above
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    def _connected(self) -> asyncio.Protocol:
+        serve = self._runner.server
+        if serve is None:  # cleaned up, as somebody was just let in
+            return _Turned()
+        patience = self._patience
+        too_many = False
+        if self._most is not None:
+            there = len(serve.connections)
+            # To be told that there are too many takes a connection, too.
+            if there >= self._most + self._most // 8 + 8:
+                return _Turned()
+            too_many = there >= self._most
+        handler = serve()
+        _silent.add(handler)
+        if too_many:
+            _surplus.add(handler)
+            patience = min(patience, _SURPLUS_SECONDS)
+        asyncio.get_running_loop().call_later(patience, _end_if_silent, handler)
+        return handler
+
+
+class _Turned(asyncio.Protocol):
+    """A connection that is ended at once."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - sockets have no other
+        transport.abort()
+
+
+def _end_if_silent(handler: web.RequestHandler) -> None:
+    _surplus.discard(handler)
+    if handler in _silent:
+        _silent.discard(handler)
+        handler.force_close()
+
+
+def _deaf_to_syn(listening: socket.socket) -> bool:
+    """Have the kernel pass us over when connections are asked for; whether it does.
+
+    Each such packet is as one that was lost: a client sends it again after a second (RFC 6298),
+    and by then somebody else hears it.
+    """
+    program = b"".join(struct.pack("=HBBI", *instruction) for instruction in _NO_SYN)
+    held = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: how many instructions, and where they are.
+    described = struct.pack("HP", len(_NO_SYN), ctypes.addressof(held))
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    except OSError:
+        return False  # another kernel than Linux's
+    return True

@@ -1,0 +1,171 @@
+# Law of this file: what is not for clients is where it was put, and nowhere else; who may see it
+# there is who was named, or who gets there.
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from pydantic import ValidationError
+
+from server.accepting import listen
+from server.admin import CannotListenHere, admin_socket, name_of
+from server.app import make_runner
+from server.serving import BACKLOG, bind
+from server.settings import Settings, load
+from tests.conftest import Serve
+from tests.server.asking import ask
+
+ADMIN = ("/-/metrics",)
+EVERYBODY = ("/-/livez", "/-/readyz")
+AUTH = {"auth": "token", "tokens": [{"sha256": "0" * 64, "repositories": ["*"]}]}
+
+
+Asking = Callable[..., Awaitable[int]]
+
+
+def settings(tmp_path: Path, listen_at: str, **more: Any) -> Settings:
+    """Settings with a listener for those who run the server."""
+    return load(None, root=tmp_path, admin={"listen": listen_at}, **more)
+
+
+@asynccontextmanager
+async def private(serve: Serve, root: Path, at: str, **more: Any) -> AsyncIterator[Asking]:
+    """A server with a listener of its own for admin routes; asks it for the status of a path."""
+    served = await serve(root, admin={"listen": at}, **more)
+    async with AsyncExitStack() as stack:
+        binding = partial(bind, shared=False)
+        bound = stack.enter_context(admin_socket(served.settings, binding))
+        assert bound is not None
+        runner = make_runner(served.runtime, stop_seconds=0.0, admin=True)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await listen(runner, bound, 60.0, BACKLOG)
+        path = served.settings.admin.socket_path
+        connector = None if path is None else aiohttp.UnixConnector(str(path))
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        base = "http://localhost" if path else name_of(bound).rstrip("/")
+
+        async def asking(path: str, *, admin: bool = True, **headers: str) -> int:
+            if not admin:
+                return (await ask(served, "GET", path)).status
+            async with session.get(f"{base}{path}", headers=headers) as answer:
+                return answer.status
+
+        yield asking
+
+
+@pytest.mark.parametrize("at", ["127.0.0.1:0", "unix:{}/admin.sock"])
+async def test_admin_routes_are_at_the_admin_listener_alone(
+    serve: Serve, tmp_path: Path, at: str
+) -> None:
+    """There they are found and no repository is; at the public one it is the other way round."""
+    (tmp_path / "root").mkdir()
+    async with private(serve, tmp_path / "root", at.format(tmp_path)) as asking:
+        for path in ADMIN:
+            assert await asking(path) == 200
+            assert await asking(path, admin=False) == 404
+        for path in EVERYBODY:
+            assert await asking(path) == 200
+        assert await asking("/-/livez", admin=False) == 200
+        assert await asking("/p.git/info/refs?service=git-upload-pack") == 404
+        assert await asking("/-/blobs/none") == 404
+
+
+async def test_whoever_reaches_it_is_let_in(serve: Serve, tmp_path: Path) -> None:
+    """Where something private is served, too, and if a proxy asks for somebody."""
+    async with private(serve, tmp_path, "127.0.0.1:0", access=AUTH) as asking:
+        assert await asking("/-/metrics", **{"X-Forwarded-For": "192.0.2.1"}) == 200
+
+
+async def test_operators_are_who_is_named(serve: Serve, tmp_path: Path) -> None:
+    """With access.operators nobody else is let in; at a socket its file says who is."""
+    access = {"operators": ["192.0.2.1"]}
+    async with private(serve, tmp_path, "127.0.0.1:0", access=access) as asking:
+        assert await asking("/-/metrics") == 403
+    async with private(serve, tmp_path, f"unix:{tmp_path}/s", access=access) as asking:
+        assert await asking("/-/metrics") == 200
+
+
+# --- its socket ----------------------------------------------------------------------------------
+
+
+def test_a_socket_file_is_its_owners(tmp_path: Path) -> None:
+    """Nobody else may open it, and it goes with the server; what a crash left is replaced."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with admin_socket(settings(tmp_path, f"unix:{path}"), _no_port) as bound:
+        assert bound is not None
+        assert name_of(bound) == f"unix:{path}"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert not path.exists()
+
+
+def test_a_socket_of_another_server(tmp_path: Path) -> None:
+    """It is left alone, unless both are to share the port; then it is the later one's."""
+    path = tmp_path / "s"
+    here = settings(tmp_path, f"unix:{path}")
+    with admin_socket(here, _no_port) as bound:
+        assert bound is not None
+        bound.listen()
+        with (
+            pytest.raises(CannotListenHere, match="another server does; stop it"),
+            admin_socket(here, _no_port),
+        ):
+            pass
+        shared = settings(tmp_path, f"unix:{path}", reuse_port=True)
+        second = admin_socket(shared, _no_port)
+        second.__enter__()
+    assert path.exists()
+    second.__exit__(None, None, None)
+    assert not path.exists()
+
+
+def test_what_is_in_the_way_of_a_socket(tmp_path: Path) -> None:
+    """A file that is none stays, and so says the error."""
+    path = tmp_path / "s"
+    path.write_text("precious")
+    with (
+        pytest.raises(CannotListenHere, match="Address already in use"),
+        admin_socket(settings(tmp_path, f"unix:{path}"), _no_port),
+    ):
+        pass
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("at", "why"),
+    [
+        ("unix:relative", "absolute path"),
+        ("unix:/" + 107 * "x", "at most 107 bytes"),
+        ("9000", "is not HOST:PORT"),
+        ("127.0.0.1:8417", "ports of their own"),
+    ],
+)
+def test_what_is_no_place_to_listen(tmp_path: Path, at: str, why: str) -> None:
+    """It is refused as the settings are read."""
+    with pytest.raises(ValidationError, match=why):
+        settings(tmp_path, at)
+
+
+def _no_port(listen_at: str) -> socket.socket:
+    raise AssertionError(f"{listen_at} was to be bound, and no port is")
+
+
+def test_a_umask_is_put_back(tmp_path: Path) -> None:
+    """Files that are made later are as they would have been."""
+    before = os.umask(0o022)
+    try:
+        with admin_socket(settings(tmp_path, f"unix:{tmp_path}/s"), _no_port):
+            assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
