@@ -29,6 +29,7 @@ from server.logs import Access, request_id
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Stalled
+from server.status.routes import StatusRoutes
 from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
@@ -55,6 +56,8 @@ def make_app(runtime: Runtime) -> web.Application:
     app.router.add_get("/-/livez", shell.livez)
     app.router.add_get("/-/readyz", shell.readyz)
     app.router.add_get("/-/metrics", shell.metrics)
+    for path, handler in StatusRoutes(runtime.status, runtime.access_rules).listed():
+        app.router.add_get(path, handler)
     app.router.add_get(BLOB_ROUTE, blobs)
     app.router.add_get("/-/bundles/{repository:.+}", shell.bundles)
     app.router.add_route("*", "/{path:.*}", shell.repository)

@@ -45,13 +45,37 @@ class _Watched:
         target: the target.
         breaker: what is thought of it.
         probed: when its last probe began.
+        latency: seconds that the last probe took that came back; None before the first.
+        why: what the last thing that was seen of it said.
         suspected: set when it is to be probed soon.
     """
 
     target: Target
     breaker: Breaker
     probed: float
+    latency: float | None = None
+    why: str = ""
     suspected: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is thought of a target, for people.
+
+    Attributes:
+        name: of the target.
+        state: what is thought of it.
+        seconds: for how long now.
+        latency: seconds that the last probe took that came back (two requests, on a connection of
+            its own); None: none did yet.
+        why: what was seen of it last.
+    """
+
+    name: str
+    state: State
+    seconds: float
+    latency: float | None
+    why: str
 
 
 @dataclass(slots=True)
@@ -94,6 +118,14 @@ class Health:
         return tuple(
             (each.target.name, State.DOWN if self._store_down else each.breaker.state)
             for each in self._watched.values()
+        )
+
+    def standings(self) -> tuple[Standing, ...]:
+        """As :meth:`states`, with since when, how fast it answers, and what was seen last."""
+        now = self.clock()
+        return tuple(
+            Standing(name, state, now - watched.breaker.since, watched.latency, watched.why)
+            for (name, state), watched in zip(self.states(), self._watched.values(), strict=True)
         )
 
     @property
@@ -156,6 +188,7 @@ class Health:
             said = said.removeprefix(f"target {watched.target.name}: ")
             self._see(watched, Seen.FAILED, said or type(error).__name__)
         else:
+            watched.latency = self.clock() - watched.probed
             self._see(watched, Seen.ANSWERED, Seen.ANSWERED.value)
 
     def _see(self, watched: _Watched, what: Seen, why: str) -> None:
@@ -163,6 +196,7 @@ class Health:
         before = watched.breaker
         now = self.clock()
         watched.breaker = before.seen(what, now, self.rules)
+        watched.why = why
         if watched.breaker.is_named != before.is_named:
             self._name()
         state = watched.breaker.state
