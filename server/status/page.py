@@ -15,9 +15,9 @@ from urllib.parse import urlencode
 import jinja2
 from markupsafe import Markup
 
-from server.quantities import age, size
+from server.quantities import age, count, duration, percent, size
 from server.status.history import DAY, HOUR, MINUTE
-from server.status.pictures import FOOT, HEIGHT, LAYERS, WIDTH, chart, utc
+from server.status.pictures import FOOT, HEIGHT, LAYERS, chart, utc
 from server.status.published import Published, Shelf, Shown
 from server.status.report import Report
 from server.status.spans import SPANS, Saved, Share, total
@@ -121,7 +121,6 @@ def render(report: Report, *, page: int = 1, refresh: int = 0) -> bytes:
         step=_step(report.span.step),
         chart=chart(report.points, report.span.step, _AXIS[report.span.name]),
         layers=[Layer(name, sums[name], _MEANINGS[name]) for name in LAYERS],
-        width=WIDTH,
         height=HEIGHT,
         foot_y=HEIGHT - FOOT,
         time_word=_TIMES[report.span.name],
@@ -150,30 +149,6 @@ def _verdict(shares: Sequence[Share], saved: Sequence[Saved]) -> str:
 
 
 # --- how values are written --------------------------------------------------------------------
-
-
-def percent(share: float) -> str:
-    """A share without its sign: ``93``, ``99.9``; 100 and 0 only of all and of nothing."""
-    if share in {0.0, 1.0}:
-        return f"{100 * share:.0f}"
-    if share > 0.99:
-        return f"{min(int(1000 * share) / 10, 99.9):.1f}"
-    return "<1" if share < 0.01 else f"{100 * share:.0f}"
-
-
-def count(number: float) -> str:
-    """A number with a comma before each three digits."""
-    return f"{number:,.0f}"
-
-
-def duration(seconds: float) -> str:
-    """``seconds`` with two digits or so, such as ``3.2 h``."""
-    if seconds < 1:
-        return f"{1000 * seconds:.0f} ms"
-    for unit, name in ((DAY, "days"), (HOUR, "h"), (MINUTE, "min")):
-        if seconds >= unit:
-            return f"{seconds / unit:.1f} {name}"
-    return f"{seconds:.1f} s"
 
 
 def cover(bundle: Published) -> str:

@@ -11,7 +11,8 @@ from typing import Final
 
 from server.status.history import DAY, HOUR, Point
 
-WIDTH: Final = 720.0
+# Widths are in percent, heights in CSS pixels: so words are as large on a telephone as elsewhere.
+WIDTH: Final = 100.0
 HEIGHT: Final = 180.0
 
 # Below the bars, for the words of the axis; and what is left free between two bars, of one.
@@ -26,7 +27,7 @@ LAYERS: Final = ("redirect", "hit", "follow", "miss", "passthrough", "error")
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A rectangle, in units of the picture; ``kind`` is one of :data:`LAYERS`."""
+    """A rectangle; ``kind`` is one of :data:`LAYERS`."""
 
     kind: str
     x: float
@@ -125,7 +126,7 @@ def _marks(points: Sequence[Point], step: int, word: str, slot: float) -> tuple[
     due = range(math.ceil(first / stride) * stride, first + length, stride)
     marks = (Mark(round((at - first) / step * slot, 2), utc(at, word)) for at in due)
     # A word is centred on its time, and must not be cut off.
-    return tuple(mark for mark in marks if 30 <= mark.x <= WIDTH - 30)
+    return tuple(mark for mark in marks if 5 <= mark.x <= WIDTH - 5)
 
 
 def utc(at: float, word: str) -> str:

@@ -59,7 +59,10 @@ class Recorder:
     async def run(self) -> None:
         """Record again and again, until cancelled."""
         while True:
-            await self.record()
+            try:
+                await self.record()
+            except Exception:  # noqa: BLE001 - whatever it is, recording goes on
+                _log.exception("nothing could be added to the history")
             await asyncio.sleep(EVERY_SECONDS)
 
     async def record(self) -> None:
@@ -78,7 +81,7 @@ class Recorder:
             now, steady = counters(self.metrics), self.steady()
             watched = min(max(steady - self._recorded, 0.0), _LONGEST)
             self.history.record(self._generation, now, self._before, watched, at)
-        except HistoryUnavailable as error:
+        except (HistoryUnavailable, OSError) as error:
             # What was counted meanwhile is added when it can be written again.
             if not self._failing:
                 _log.warning("nothing can be added to the history: %s", error)
