@@ -137,8 +137,8 @@ def _verdict(shares: Sequence[Share], saved: Sequence[Saved]) -> str:
     for share, spared in zip(shares[1:], saved, strict=True):
         if share.share is not None:
             what = (
-                f"In the {share.title}, {percent(share.share)}\N{NARROW NO-BREAK SPACE}% of"
-                f" {size(share.redirected + share.inline)} came from elsewhere"
+                f"In the {share.title}, clients were sent elsewhere for {percent(share.share)}"
+                f"\N{NARROW NO-BREAK SPACE}% of {size(share.redirected + share.inline)}"
             )
             if not spared.saved:
                 return f"{what}."

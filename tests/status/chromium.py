@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -99,9 +98,13 @@ class Browser:
         width: float = self.ask("Page.getLayoutMetrics")["cssContentSize"]["width"]
         return width
 
-    def screenshot(self, *, whole: bool = True) -> bytes:
-        """A picture of the page (PNG)."""
-        taken = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+    def screenshot(self) -> bytes:
+        """A picture of the window (PNG)."""
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
+
+    def small_screenshot(self) -> bytes:
+        """A picture of the window for documentation (WebP, which is a fifth of the size)."""
+        taken = self.ask("Page.captureScreenshot", format="webp", quality=80)
         return base64.b64decode(taken["data"])
 
     def spoken(self) -> list[tuple[str, str, dict[str, object]]]:
@@ -176,9 +179,3 @@ def browser() -> Iterator[Browser]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def save(picture: bytes, path: Path) -> None:
-    """Write a picture."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(picture)

@@ -33,10 +33,13 @@ def git(*args: str) -> None:
     subprocess.run(["git", *who, *args], check=True, capture_output=True)
 
 
-def week(data: Path, now: float | None = None) -> None:
+def week(data: Path, now: float | None = None, step: int = 1800) -> None:
     """A week of traffic: days that are busier than nights, and a target that was down for a while.
 
-    ``data`` is the data directory; ``now``, seconds since the epoch, is when it ends.
+    Args:
+        data: the data directory.
+        now: when it ends, in seconds since the epoch.
+        step: seconds between two points.
     """
     now = time.time() if now is None else now
     history = History(data / STATUS)
@@ -47,10 +50,9 @@ def week(data: Path, now: float | None = None) -> None:
         counters[series] = counters.get(series, 0.0) + by
 
     question = ("group/project.git", "git-v2", "fetch")
-    step = 1800
     before: dict[tuple[str, ...], float] = {}
     for number in range(7 * 86400 // step, 0, -1):
-        at = now - number * step + 60
+        at = now - (number - 1) * step - 60
         hour = at % 86400 / 3600
         busy = 12 + 50 * max(0.0, 1 - abs(hour - 13) / 7) * chance.uniform(0.7, 1.2)
         down = 0.5 * 86400 < now - at < 0.54 * 86400
