@@ -107,7 +107,12 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
     held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
     try:
         asyncio.run(_try(settings))
-        _Parent(settings, read, address_of(held)).run(ready)
+        from server.logs import heard_by  # noqa: PLC0415 - see _work
+        from server.status.progress import STATUS  # noqa: PLC0415
+        from server.status.troubles import Keeper, Troubles  # noqa: PLC0415
+
+        with heard_by(Keeper(Troubles(settings.data / STATUS))):  # a worker that died, above all
+            _Parent(settings, read, address_of(held)).run(ready)
     finally:
         held.close()
 

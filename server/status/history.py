@@ -223,7 +223,7 @@ class History:
             raise HistoryUnavailable(f"{self.path}: {error}") from error
 
     def _done(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(0o700, parents=True, exist_ok=True)
         # Opened each time: another process may have moved it aside.
         connection = sqlite3.connect(self.path, timeout=_BUSY_SECONDS, isolation_level=None)
         with closing(connection):

@@ -106,7 +106,8 @@ def told(directory: Path, progress: Progress) -> Iterator[Progress]:
     place = directory / INDEXING
     path = place / f"{os.getpid()}.json"
     try:
-        place.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
+        place.mkdir(exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         _log.warning("nobody is told how far indexing is: %s", error)
@@ -165,7 +166,7 @@ def remember(directory: Path, last: Last) -> None:
     """Write down what a run did, in place of the one before."""
     part = directory / f"last-run.{os.getpid()}"
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(0o700, parents=True, exist_ok=True)
         part.write_text(json.dumps(last.model_dump()), encoding="ascii")
         part.replace(directory / "last-run.json")
     except OSError as error:

@@ -101,6 +101,23 @@ class Served:
     hg: frozenset[str]
 
 
+@dataclass(frozen=True, slots=True)
+class _Cover:
+    """How much of a repository its bundles hold.
+
+    Attributes:
+        state: of its refs when that was found out.
+        bundles: ids of those that were looked at.
+        covered: of each, how many of the tips are in it.
+        tips: how many there are.
+    """
+
+    state: tuple[Stamp, ...]
+    bundles: tuple[str, ...]
+    covered: tuple[int, ...]
+    tips: int
+
+
 @dataclass(slots=True)
 class Shelves:
     """Reads what is published when somebody wants to know.
@@ -119,7 +136,7 @@ class Shelves:
     _last: Shelf | None = None
     _due: float = 0.0
     _reading: asyncio.Task[None] | None = None
-    _tips: dict[str, tuple[tuple[Stamp, ...], frozenset[str]]] = field(default_factory=dict)
+    _covers: dict[str, _Cover] = field(default_factory=dict)
 
     async def look(self) -> Shelf | None:
         """What was read last; None while it is read for the first time, and that takes long.
@@ -162,7 +179,7 @@ class Shelves:
                         found[name] = await self._shown(served, catalog)
         except StoreError as error:
             fault = str(error)
-        self._tips = {name: tips for name, tips in self._tips.items() if name in found}
+        self._covers = {name: cover for name, cover in self._covers.items() if name in found}
         for name in (*served.git, *served.mirrors, *served.hg):
             found.setdefault(name, Shown(name, _kind(served, name)))
         ordered = tuple(found[name] for name in sorted(found))
@@ -184,28 +201,33 @@ class Shelves:
     async def _shown(self, served: Served, catalog: Catalog) -> Shown:
         name = catalog.repository
         repository = served.git.get(name) or served.mirrors.get(name)
-        tips: frozenset[str] | None = None
+        cover: _Cover | None = None
         fault = ""
         if repository is not None and catalog.bundles:
             try:
-                tips = await self._tips_of(repository)
+                cover = await self._cover(repository, catalog.bundles)
             except (GitFailed, ProtocolError, OSError) as error:
                 fault = str(error)
-        of_git = tuple(self._bundle(bundle, tips) for bundle in catalog.bundles)
+        of_git = tuple(
+            self._bundle(bundle, None if cover is None else (cover.covered[n], cover.tips))
+            for n, bundle in enumerate(catalog.bundles)
+        )
         of_hg = await asyncio.to_thread(self._clone_bundles, catalog)
         return Shown(name, _kind(served, name), (*of_git, *of_hg), fault)
 
-    async def _tips_of(self, repository: GitRepository) -> frozenset[str]:
-        """Objects that its refs point to; git is asked only where something changed."""
+    async def _cover(self, repository: GitRepository, bundles: Sequence[Bundle]) -> _Cover:
+        """How much they hold; git is asked only where something changed."""
         state = await repository.in_thread(repository.state)
-        known = self._tips.get(repository.name)
-        if known is not None and known[0] == state:
-            return known[1]
+        ids = tuple(bundle.id for bundle in bundles)
+        known = self._covers.get(repository.name)
+        if known is not None and (known.state, known.bundles) == (state, ids):
+            return known
         tips = (await repository.refs()).tips
-        self._tips[repository.name] = (state, tips)
-        return tips
+        covered = tuple(len(tips.intersection(bundle.tips)) for bundle in bundles)
+        cover = self._covers[repository.name] = _Cover(state, ids, covered, len(tips))
+        return cover
 
-    def _bundle(self, bundle: Bundle, tips: frozenset[str] | None) -> Published:
+    def _bundle(self, bundle: Bundle, cover: tuple[int, int] | None) -> Published:
         return Published(
             id=bundle.id,
             kind=_KIND_NAMES.get(bundle.filter, bundle.filter or ""),
@@ -213,8 +235,8 @@ class Shelves:
             holds=bundle.objects,
             created=bundle.created,
             targets=self._names(bundle),
-            covered=None if tips is None else len(tips.intersection(bundle.tips)),
-            tips=None if tips is None else len(tips),
+            covered=None if cover is None else cover[0],
+            tips=None if cover is None else cover[1],
         )
 
     def _clone_bundles(self, catalog: Catalog) -> tuple[Published, ...]:

@@ -71,7 +71,7 @@ class Troubles:
         Raises:
             OSError: it cannot be written.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        self.directory.mkdir(0o700, parents=True, exist_ok=True)
         line = trouble.model_dump_json().encode() + b"\n"
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
         file = os.open(self.path, flags, 0o600)

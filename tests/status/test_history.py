@@ -229,3 +229,9 @@ def test_two_servers_add_up(tmp_path: Path) -> None:
     both = [subprocess.Popen((*command, name)) for name in ("one", "two")]
     assert [process.wait(60) for process in both] == [0, 0]
     assert sum(hits(History(tmp_path), MINUTE).values()) == 80
+
+
+def test_it_is_nobody_elses(tmp_path: Path) -> None:
+    """Names of repositories that may be private are not there for other users of the machine."""
+    add(History(tmp_path / "status"), 1, NOON)
+    assert (tmp_path / "status").stat().st_mode & 0o777 == 0o700
