@@ -110,7 +110,7 @@ def told(directory: Path, progress: Progress) -> Iterator[Progress]:
         place.mkdir(exist_ok=True)
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        _log.warning("nobody is told how far indexing is: %s", error)
+        _log.info("nobody is told how far indexing is: %s", error)
         yield progress
         return
     try:
@@ -170,7 +170,7 @@ def remember(directory: Path, last: Last) -> None:
         part.write_text(json.dumps(last.model_dump()), encoding="ascii")
         part.replace(directory / "last-run.json")
     except OSError as error:
-        _log.warning("it cannot be noted what was indexed: %s", error)
+        _log.info("it cannot be noted what was indexed: %s", error)
 
 
 def last_run(directory: Path) -> Last | None:

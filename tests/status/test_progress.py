@@ -74,6 +74,7 @@ def test_a_run_of_another_process_that_is_killed(tmp_path: Path) -> None:
 
 def test_nobody_can_be_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Where it cannot be written, a run goes on all the same."""
+    caplog.set_level("INFO")
     (tmp_path / "status").write_text("in the way")
     silent = Silent()
     with told(tmp_path / "status", silent) as progress:
