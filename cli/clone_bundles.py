@@ -4,12 +4,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from indexer.catalog import Catalog, CloneBundle
-    from repos.hg.offered import Offer
     from server.settings import Settings
 
 _HEADER: Final = ("repository", "kind", "size", "changesets", "behind", "age", "targets", "id")
@@ -31,6 +30,7 @@ def drawn(
         now: seconds since the epoch.
     """
     from cli.tables import age, size, table
+    from server.clone_bundles import each
 
     rows = [
         (
@@ -43,7 +43,7 @@ def drawn(
             _WITHHELD if offered is False else ",".join(_readable(bundle, names)) or "none",
             bundle.id,
         )
-        for catalog, bundle, behind, offered in _each(settings, catalogs)
+        for catalog, bundle, behind, offered in each(settings, catalogs)
     ]
     return table(_HEADER, rows, _RIGHT) if rows else ""
 
@@ -52,6 +52,8 @@ def values(
     settings: Settings, catalogs: Sequence[Catalog], names: Mapping[str, str], now: float
 ) -> list[dict[str, object]]:
     """The same for programs; see :func:`drawn`."""
+    from server.clone_bundles import each
+
     return [
         {
             "repository": catalog.repository,
@@ -68,49 +70,8 @@ def values(
             "targets": _readable(bundle, names),
             "file": bundle.entity.digest,
         }
-        for catalog, bundle, behind, offered in _each(settings, catalogs)
+        for catalog, bundle, behind, offered in each(settings, catalogs)
     ]
-
-
-def _each(
-    settings: Settings, catalogs: Sequence[Catalog]
-) -> Iterator[tuple[Catalog, CloneBundle, int | None, bool | None]]:
-    """Each bundle, how many changesets that are offered it lacks, and whether all in it is offered.
-
-    Both as of when hg was last asked, by whatever process; None if nobody knows.
-    """
-    for catalog in catalogs:
-        if not catalog.clone_bundles:
-            continue
-        offer = _offer(settings, catalog.repository)
-        for bundle in catalog.clone_bundles:
-            if offer is None:
-                yield catalog, bundle, None, None
-            else:
-                behind = max(offer.changesets - bundle.changesets, 0)
-                yield catalog, bundle, behind, offer.holds(bundle.heads)
-
-
-def _offer(settings: Settings, repository: str) -> Offer | None:
-    """What the repository offered when it was last looked at."""
-    from repos.hg.database import IndexBroken, IndexUnreadable
-    from repos.hg.discovery import locate
-    from repos.hg.keeper import Keeper
-    from repos.hg.offered import offer_of
-    from repos.hg.program import Hg
-    from repos.hg.repository import index_directory, snapshot_of
-    from server.repositories import HG_INDEXES
-
-    root = settings.local_root
-    found = None if root is None else locate(root, repository, settings.data)
-    if found is None:
-        return None
-    directory = index_directory(settings.data.absolute() / HG_INDEXES, found.path)
-    try:
-        kept = Keeper(Hg(), found.path, directory).last()
-        return None if kept is None else offer_of(snapshot_of(kept, found.path))
-    except (IndexBroken, IndexUnreadable, OSError):
-        return None
 
 
 def _readable(bundle: CloneBundle, names: Mapping[str, str]) -> list[str]:

@@ -22,6 +22,7 @@ from cli.errors import Failed, UserError, told_plainly
 
 if TYPE_CHECKING:
     from cli.demo_clones import Check, Clone
+    from cli.demo_page import Page
     from cli.demo_programs import Programs
     from cli.demo_repository import Example
     from cli.demo_wire import Wire
@@ -96,6 +97,7 @@ class _Shown:
     clones: tuple[Clone, ...]
     checks: tuple[Check, ...]
     cdn_port: int
+    page: Page
 
     def values(self, kept: Path | None) -> dict[str, object]:
         """For a document."""
@@ -105,6 +107,7 @@ class _Shown:
             "index": self.indexed,
             "clones": [clone.values for clone in self.clones],
             "checks": [asdict(check) for check in self.checks],
+            "page": self.page.values,
             "directory": None if kept is None else str(kept),
         }
 
@@ -147,12 +150,14 @@ class _Demo:
         async with programs.cdn(self.directory / "store", self.directory / "cdn.log") as port:
             store.upstream = port
             self._say("Cloning it inline, through `offramp serve` ...")
-            inline = await self._cloned(programs, "inline", offramp, store, redirected=False)
+            inline, _ = await self._cloned(programs, "inline", offramp, store, redirected=False)
             self._say("Making bundles of it, with `offramp index` ...")
             config = self._config("offramp", store.url)
             said = json.loads(await programs.offramp("index", "--json", "--config", config))
             self._say("Cloning it again, by clients that accept locations ...")
-            redirected = await self._cloned(programs, "offramp", offramp, store, redirected=True)
+            redirected, page = await self._cloned(
+                programs, "offramp", offramp, store, redirected=True
+            )
         clones = (*inline, *redirected)
         return _Shown(
             example,
@@ -160,24 +165,30 @@ class _Demo:
             clones,
             checks(clones, example.objects),
             store.port,
+            page,
         )
 
     async def _cloned(
         self, programs: Programs, data: str, offramp: Wire, store: Wire, *, redirected: bool
-    ) -> list[Clone]:
-        """Every shape twice, through a server whose cache in ``data`` is empty at first."""
+    ) -> tuple[list[Clone], Page]:
+        """Every shape twice, through a server whose cache in ``data`` is empty at first.
+
+        What the server's status page shows then is returned, too.
+        """
         from cli.demo_clones import Cloner
+        from cli.demo_page import look
 
         config = self._config(data, store.url)
         log = self.directory / f"{data}.log"
         async with programs.serving(config, log) as (pid, port):
             offramp.upstream = port
             cloner = Cloner(programs, self.directory / "clones", offramp, store, pid)
-            return [
+            clones = [
                 await cloner.clone(_NAME, depth, redirected=redirected, warm=warm)
                 for depth in _DEPTHS
                 for warm in (False, True)
             ]
+            return clones, await look(port)
 
     def _config(self, data: str, cdn: str) -> Path:
         """The settings of a server with a data directory of its own."""
@@ -236,6 +247,25 @@ Bundles that were made of it in advance: {bundles}.
     for clone in shown.clones:
         if clone.fsck:
             click.echo(f"offramp: {clone.shape}: {clone.fsck}", err=True)
+    _draw_page(shown.page)
+
+
+def _draw_page(page: Page) -> None:
+    from server.quantities import duration, percent, size
+
+    share = "nothing" if page.share is None else f"{percent(page.share)} %"
+    targets = ", ".join(f"{name} {state}" for name, state in page.targets.items())
+    click.echo(
+        f"""
+The status page of the last server was at {page.url} while it ran. It showed
+  offloaded   {share} of the bytes of content: {size(page.redirected)} elsewhere, \
+{size(page.inline)} from Offramp
+  work saved  {page.answers - page.runs} of {page.answers} runs of git, about \
+{duration(page.saved_cpu)} of CPU; the others took {duration(page.cpu)}
+  bundles     {page.bundles}
+  targets     {targets}
+Every `offramp serve` has it, at /-/ of its address."""
+    )
 
 
 def _row(clone: Clone) -> tuple[str, ...]:

@@ -35,6 +35,7 @@ from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Stalled
 from server.sessions.reading import MARK, MAY_MOVE, STAY
+from server.status.routes import StatusRoutes
 from server.status_api import add_status_api
 from stores.base import StoreError
 
@@ -98,6 +99,8 @@ def _add_admin_routes(app: web.Application, shell: _Shell) -> None:
     _add_health_routes(app, shell)
     app.router.add_get("/-/metrics", shell.metrics)
     add_status_api(app.router, shell.runtime)
+    for path, handler in StatusRoutes(shell.runtime.status, shell.runtime.access_rules).listed():
+        app.router.add_get(path, handler)
 
 
 def make_runner(runtime: Runtime, *, stop_seconds: float, admin: bool = False) -> web.AppRunner:

@@ -48,6 +48,7 @@ class _Watched:
         target: the target.
         breaker: what is thought of it.
         probed: when its last probe began.
+        latency: seconds that the last probe took that came back; None before the first.
         suspected: set when it is to be probed soon.
         turned: when clients began to be sent there, or ceased to be.
         said: what was seen of it last.
@@ -56,6 +57,7 @@ class _Watched:
     target: Target
     breaker: Breaker
     probed: float = -inf
+    latency: float | None = None
     suspected: asyncio.Event = field(default_factory=asyncio.Event)
     turned: float = 0.0
     said: str = "nothing yet"
@@ -72,6 +74,8 @@ class Observed:
         lasted: seconds since that state began.
         turned: seconds since clients began to be sent there, or ceased to be.
         seen: what was seen of it last.
+        latency: seconds that the last probe took that came back (two requests, on a connection of
+            its own); None: none did yet.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Observed:
     lasted: float
     turned: float
     seen: str
+    latency: float | None = None
 
 
 @dataclass(slots=True)
@@ -168,9 +173,12 @@ class Health:
         name, breaker, behind = watched.target.name, watched.breaker, self._store_of(watched)
         if behind.is_down:
             lasted = now - behind.turned
-            return Observed(name, State.DOWN, False, lasted, lasted, "its store does not answer")
-        lasted, turned = now - breaker.since, now - watched.turned
-        return Observed(name, breaker.state, breaker.is_named, lasted, turned, watched.said)
+            said = "its store does not answer"
+            return Observed(name, State.DOWN, False, lasted, lasted, said, watched.latency)
+        lasted, turned, latency = now - breaker.since, now - watched.turned, watched.latency
+        return Observed(
+            name, breaker.state, breaker.is_named, lasted, turned, watched.said, latency
+        )
 
     @property
     def is_store_down(self) -> bool:
@@ -260,6 +268,8 @@ class Health:
         if behind.is_down:
             return
         seen, why = await self._probed(watched.target)
+        if seen is Seen.ANSWERED:
+            watched.latency = self.clock() - began
         # What was seen while the store went or came says nothing of how it is now.
         if not behind.is_down and began >= behind.turned:
             self._see(watched, seen, why)

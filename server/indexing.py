@@ -9,6 +9,7 @@ import logging
 import multiprocessing
 import os
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -25,18 +26,20 @@ from indexer.gc import GcReport, collect
 from indexer.hg import index_hg_repository
 from indexer.hg_bundles import Bundling
 from indexer.index import index_repository
-from indexer.report import Progress, Report, Silent
+from indexer.report import Outcome, Progress, Report, Silent
 from redirects.targets import Target
 from repos.git.program import Git
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.health import keep_probe
-from server.logs import configure
+from server.logs import configure, heard_by, redact
 from server.placing import Stores
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.settings_stores import MAIN
+from server.status.progress import STATUS, Last, remember, told
+from server.status.troubles import Keeper, Troubles
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.wiring import build_store, build_stores, build_targets, signing_keys
@@ -55,6 +58,9 @@ _SETTLE_SECONDS: Final = 2.0
 
 # Its mtime, below the data directory, is when a repository was last changed through us.
 _CHANGED: Final = "changed"
+
+# Of one run that failed everywhere, so many faults are remembered.
+_FAILURES: Final = 20
 
 
 def changed(data: Path) -> None:
@@ -97,11 +103,34 @@ class Indexed:
 async def index_all(settings: Settings, progress: Progress, *, gc: bool) -> Indexed:
     """Make and publish the bundles, and the indexes, of every repository that needs them.
 
+    Other processes of this machine can see how far it is, and what became of it.
+
     Raises:
         server.wiring.Unusable: the store or a target cannot be built from the settings.
         StoreError: there are no credentials to sign with.
         OSError: the data directory cannot be used.
     """
+    began = time.monotonic()
+    with told(settings.data / STATUS, progress) as tells:
+        indexed = await _index_all(settings, tells, gc=gc)
+    results = [(report.repository, each) for report in indexed.reports for each in report.results]
+    failures = tuple(
+        (name.encode(errors="backslashreplace").decode(), each.kind, redact(each.reason))
+        for name, each in results
+        if each.outcome is Outcome.FAILED
+    )
+    last = Last(
+        ended=time.time(),
+        seconds=time.monotonic() - began,
+        outcomes=dict(Counter(each.outcome.value for _, each in results)),
+        failures=failures[:_FAILURES],
+    )
+    remember(settings.data / STATUS, last)
+    return indexed
+
+
+async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Indexed:
+    """See :func:`index_all`."""
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(settings.limits.programs, "index"))
         store = build_store(settings)
@@ -217,7 +246,12 @@ def _run(settings: Settings) -> None:
     """One run in a process of its own; what it found is logged."""
     os.nice(_NICENESS)
     configure(settings.log)
-    indexed = asyncio.run(index_all(settings, Silent(), gc=True))
+    with heard_by(Keeper(Troubles(settings.data / STATUS))):
+        _report(asyncio.run(index_all(settings, Silent(), gc=True)))
+
+
+def _report(indexed: Indexed) -> None:
+    """Log what a run did."""
     for report in indexed.reports:
         for result in report.results:
             level = logging.WARNING if report.failed else logging.INFO

@@ -10,7 +10,8 @@ import random
 import re
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, TextIO
 
@@ -220,6 +221,23 @@ def _redact_event(_logger: object, _name: str, event: EventDict) -> EventDict:
     return event
 
 
+# Who hears what is logged beside the stream, whatever the settings of the log become.
+_others: list[logging.Handler] = []
+
+
+@contextmanager
+def heard_by(handler: logging.Handler) -> Iterator[None]:
+    """Have ``handler`` hear what is logged too, for the time of a block."""
+    root = logging.getLogger()
+    _others.append(handler)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        _others.remove(handler)
+        root.removeHandler(handler)
+
+
 def configure(settings: LogSettings, stream: TextIO | None = None) -> AccessLog:
     """Send structlog's and the standard library's logs to ``stream`` (standard error).
 
@@ -246,7 +264,7 @@ def configure(settings: LogSettings, stream: TextIO | None = None) -> AccessLog:
     )
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [handler, *_others]
     root.setLevel(level)
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final, Literal
 
@@ -76,6 +77,12 @@ class Metrics:
             "How long these programs ran.",
             ("repo", "dialect", "command"),
             buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._cpu = Counter(
+            "offramp_execution_cpu_seconds",
+            "Processor time of these runs: of their threads, and of the programs that they ran.",
+            ("repo", "dialect", "command"),
             registry=self._registry,
         )
         self._cache_bytes = Gauge(
@@ -154,6 +161,7 @@ class Metrics:
         self._bound_decisions: dict[tuple[str, str, str], Counter] = {}
         self._bound_sessions: dict[tuple[str, str, str, str], Counter] = {}
         self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
+        self._bound_cpu: dict[tuple[str | None, str, str], Counter] = {}
         self._bound_asked: dict[tuple[str, Question, Reply], Counter] = {}
         self._bound_asked_seconds: dict[tuple[str, Question], Histogram] = {}
 
@@ -192,14 +200,20 @@ class Metrics:
             self._bound_executions[key] = bound
         bound.inc()
 
-    def execution(self, repo: str | None, dialect: str, command: str, seconds: float) -> None:
-        """Say how long a run of a program took, as it ends."""
+    def execution(
+        self, repo: str | None, dialect: str, command: str, seconds: float, cpu: float
+    ) -> None:
+        """Say how long a run took, and the processor time that it cost, as it ends."""
         key = (repo, dialect, command)
         bound = self._bound_seconds.get(key)
         if bound is None:
             bound = self._seconds.labels(repo or "", dialect, command)
             self._bound_seconds[key] = bound
         bound.observe(seconds)
+        spent = self._bound_cpu.get(key)
+        if spent is None:
+            spent = self._bound_cpu[key] = self._cpu.labels(repo or "", dialect, command)
+        spent.inc(cpu)
 
     def cache_size(self, size: int, entities: int) -> None:
         """Say how large the cache is now: ``size`` in bytes, and how many entities."""
@@ -262,11 +276,21 @@ class Metrics:
 
     def render(self) -> tuple[bytes, str]:
         """The figures of all workers in Prometheus' text format, and its Content-Type."""
+        return generate_latest(self._together()), CONTENT_TYPE_LATEST
+
+    def samples(self, *names: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
+        """Of the samples so named (``offramp_bytes_total``): name, labels, sum of all workers."""
+        for metric in self._together().collect():
+            for sample in metric.samples:
+                if sample.name in names:
+                    yield sample.name, sample.labels, sample.value
+
+    def _together(self) -> CollectorRegistry:
         if self._directory is None:
-            return generate_latest(self._registry), CONTENT_TYPE_LATEST
+            return self._registry
         together = CollectorRegistry()
         MultiProcessCollector(together, str(self._directory))  # type: ignore[no-untyped-call]
-        return generate_latest(together), CONTENT_TYPE_LATEST
+        return together
 
 
 def worker_ended(pid: int, directory: Path) -> None:

@@ -41,7 +41,10 @@ from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.sessions.moving import Sessions
 from server.settings import Settings
-from server.upstreams.mirrors import MIRRORS
+from server.status.published import Served, Shelves
+from server.status.status import Status
+from server.upstreams.mirrors import MIRRORS, mirrored_repositories
+from server.upstreams.routes import Routes
 from server.upstreams.upstreams import Upstreams
 from server.wiring import (
     build_control,
@@ -101,6 +104,7 @@ class Runtime:
     access_rules: AccessRules
     upstreams: Upstreams | None
     indexing: Indexing | None
+    status: Status
     background: tuple[asyncio.Task[None], ...]
 
     @classmethod
@@ -207,7 +211,19 @@ class Runtime:
             upstreams = Upstreams.open(
                 settings, git, questions, metrics, functools.partial(changed, settings.data)
             )
-        runners = [health.run(), catalogs.run(), _maintain(cache, metrics)]
+
+        def served() -> Served:
+            mirrors = mirrored_repositories(
+                settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, questions
+            )
+            return Served(
+                {each.name: each for each in repositories.all()},
+                {mirror.name: mirror for mirror, _ in mirrors},
+                frozenset(each.name for each in hg_repositories.all()),
+            )
+
+        status = Status.open(settings, metrics, health, Shelves(settings, store, targets, served))
+        runners = [health.run(), catalogs.run(), _maintain(cache, metrics), status.run()]
         if locator.lists:
             runners.append(locator.run(http))
         if indexing is not None:
@@ -264,6 +280,7 @@ class Runtime:
             ),
             upstreams=upstreams,
             indexing=indexing,
+            status=status,
             background=tuple(asyncio.create_task(runner) for runner in runners),
         )
 
@@ -302,6 +319,7 @@ class Runtime:
         for task in self.background:
             task.cancel()
         await asyncio.gather(*self.background, return_exceptions=True)
+        await self.status.close()
         backends = (self.hg_backend, self.hg_pushing)
         await asyncio.gather(*(backend.close() for backend in backends if backend is not None))
         await self.publisher.close()

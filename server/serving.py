@@ -114,7 +114,13 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
             # Never listens; keeps the port ours.
             with bind(settings.listen, shared=True) as held:
                 asyncio.run(_try(settings))
-                _Parent(settings, read, address_of(held), admin).run(ready)
+                from server.logs import heard_by  # noqa: PLC0415 - see _work
+                from server.status.progress import STATUS  # noqa: PLC0415
+                from server.status.troubles import Keeper, Troubles  # noqa: PLC0415
+
+                # A worker that died, above all.
+                with heard_by(Keeper(Troubles(settings.data / STATUS))):
+                    _Parent(settings, read, address_of(held), admin).run(ready)
     except CannotListenHere as error:
         raise CannotListen(str(error)) from None
 

@@ -177,7 +177,8 @@ class AccessSettings(Section):
     )
     operators: tuple[Network, ...] = Field(
         (),
-        description="Addresses and networks that may read `/-/metrics`, which names repositories."
+        description="Addresses and networks that may see the status page, its figures and"
+        " `/-/metrics`, which name repositories."
         " By default everybody, and where something private is served this machine alone, unless a"
         " proxy hands the request on.",
     )

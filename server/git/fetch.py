@@ -21,6 +21,7 @@ from redirects.decision import Inline, Redirect
 from repos.git.packs import all_reachable
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Fetched, fetch_v2
+from repos.program import cpu_spent
 from server.answer import Execution, Locate, Plan, Redirected
 from wire.git.pktline import ProtocolError
 from wire.git.refs import Refs
@@ -33,7 +34,8 @@ _COVERAGES: Final = 4096
 _QUESTIONS: Final = 512
 _AGENT: Final = "offramp"
 
-Observe = Callable[[float], None]
+Observe = Callable[[float, float], None]
+"""Told how long a run took, and the processor time that it cost, in seconds."""
 """Told how many seconds a run took."""
 
 
@@ -203,7 +205,7 @@ class FetchCommand:
         client: who asks.
         acceptance: which locations it accepts.
         coverage: what is known of bundles and wants.
-        observe: told how long the run took.
+        observe: told how long the run took, and what it cost.
         audience: for whom the repository's content is.
         unchanged: asked after a run, in its thread: the refs that git read are those of before.
     """
@@ -283,12 +285,12 @@ class FetchCommand:
 
     def _run(self, question: Question, sink: Sink) -> Outcome:
         """Have git answer the question; blocks."""
-        began = time.monotonic()
+        began, spent = time.monotonic(), cpu_spent()
         request = encode_fetch(question.fetch, _AGENT)
         fetched = fetch_v2(self.git, self.snapshot, request, AnswerSink(sink))
         if not self.unchanged():
             raise Overtaken
-        self.observe(time.monotonic() - began)
+        self.observe(time.monotonic() - began, cpu_spent() - spent)
         return outcome_of(fetched, PACK_MEDIA_TYPE)
 
 

@@ -15,6 +15,7 @@ from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
 from redirects.audience import PUBLIC, Audience
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import fetch_v0
+from repos.program import cpu_spent
 from server.answer import Execution, Locate, Plan
 from server.git.fetch import AnswerSink, Observe, Overtaken, always, outcome_of
 from wire.git.v0 import SIDEBANDS, V0Fetch
@@ -32,7 +33,7 @@ class LegacyFetchCommand:
         fetch: the request.
         protocol: what the client put in ``Git-Protocol``: empty or ``version=1``.
         client: who asks.
-        observe: told how long the run took.
+        observe: told how long the run took, and what it cost.
         audience: for whom the repository's content is.
         unchanged: asked after a run, in its thread: the refs that git read are those of before.
     """
@@ -79,7 +80,7 @@ class LegacyFetchCommand:
 
     def _run(self) -> Run:
         def run(sink: Sink) -> Outcome:
-            began = time.monotonic()
+            began, spent = time.monotonic(), cpu_spent()
             raw = AnswerSink(sink, opening=b"")
             fetched = fetch_v0(
                 self.git,
@@ -89,7 +90,7 @@ class LegacyFetchCommand:
                 self.protocol,
                 flushed=self.fetch.done and bool(self.fetch.capabilities & SIDEBANDS),
             )
-            self.observe(time.monotonic() - began)
+            self.observe(time.monotonic() - began, cpu_spent() - spent)
             if not self.unchanged():
                 raise Overtaken
             return outcome_of(fetched, _MEDIA_TYPE)

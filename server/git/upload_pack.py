@@ -112,8 +112,8 @@ class UploadPack:
             # never thin where others are sent to it, and the next try is known by its key.
             acceptance = ACCEPTS_NOTHING
 
-        def observe(seconds: float) -> None:
-            runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds)
+        def observe(seconds: float, cpu: float) -> None:
+            runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds, cpu)
 
         command = FetchCommand(
             git=repository,
@@ -184,8 +184,8 @@ class UploadPack:
         exchange = request[EXCHANGE]
         word = word_of(protocol)
 
-        def observe(seconds: float) -> None:
-            runtime.metrics.execution(repository.name, "git-v0", "fetch", seconds)
+        def observe(seconds: float, cpu: float) -> None:
+            runtime.metrics.execution(repository.name, "git-v0", "fetch", seconds, cpu)
 
         command = LegacyFetchCommand(
             git=repository,

@@ -15,6 +15,7 @@ from cache.keys import record_key
 from indexer.catalog import Bundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
 from redirects.audience import Audience
+from repos.program import cpu_spent
 from server.answer import Execution, Locate, Plan
 from wire.hg.messages import CBOR_MEDIA_TYPE, STATUS_OK, Offer
 
@@ -24,7 +25,8 @@ Write = Callable[[bytes], None]
 Answerer = Callable[[Write], None]
 """Writes the objects of an answer; blocks. What it raises before it writes is told as a status."""
 
-Observe = Callable[[float], None]
+Observe = Callable[[float, float], None]
+"""Told how long a run took, and the processor time that it cost, in seconds."""
 """Told how many seconds a run took."""
 
 _SCHEMES: Final = frozenset({"http", "https"})
@@ -57,7 +59,7 @@ class HgCommand:
         acceptance: which locations the client accepts.
         client: who asks.
         audience: for whom the repository's content is.
-        observe: told how long the run took.
+        observe: told how long the run took, and what it cost.
     """
 
     repository: str
@@ -80,11 +82,11 @@ class HgCommand:
 
     def _run(self, sink: Sink) -> Outcome:
         """Have the answer written; blocks."""
-        began = time.monotonic()
+        began, spent = time.monotonic(), cpu_spent()
         objects = _Objects(sink)
         self.answer(objects.write)
         objects.begin()
-        self.observe(time.monotonic() - began)
+        self.observe(time.monotonic() - began, cpu_spent() - spent)
         # SHA-256 names the entity anyway; clients that know only SHA-1 get this one.
         return Outcome(CBOR_MEDIA_TYPE, objects.sha1.hexdigest(), has_entity=True)
 

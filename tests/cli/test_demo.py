@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from cli import demo
 from cli.demo_clones import HEADS, Check, Clone, checks
+from cli.demo_page import Page
 from cli.demo_programs import Programs, cpu_seconds, environment
 from cli.demo_repository import Example, history
 from cli.demo_wire import Wire, wire
@@ -70,6 +71,12 @@ def test_demo_keeps_its_promises(offramp: Offramp, temporary: Path) -> None:
             assert redirected["content"] == inline["content"]
             assert redirected["sent"] < HEADS < inline["sent"]
             assert inline["stored"] < HEADS < redirected["stored"]
+    shown = said["page"]
+    assert shown["share"] > 0.99
+    assert (shown["answers"], shown["runs"]) == (4, 1)
+    # Each would have cost what the one that was needed did.
+    assert shown["saved_cpu"] == pytest.approx(3 * shown["cpu"])
+    assert shown["targets"] == {"cdn": "up"}
 
 
 def test_kept_directory_works_on(offramp: Offramp, temporary: Path) -> None:
@@ -113,13 +120,18 @@ def test_failed_check_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, temporary:
 
     async def run(self: demo._Demo) -> demo._Shown:
         example = demo_example(self.directory)
-        return demo._Shown(example, [], (clone(),), (Check("all is well", ok=False),), 1)
+        return demo._Shown(example, [], (clone(),), (Check("all is well", ok=False),), 1, page())
 
     monkeypatch.setattr(demo._Demo, "run", run)
     result = CliRunner().invoke(demo.command, [])
     assert result.exit_code == 1
     assert "FAIL  all is well" in result.output
     assert list(temporary.iterdir()) == []
+
+
+def page() -> Page:
+    """What some status page shows."""
+    return Page("http://127.0.0.1:1/-/", None, 0, 0, 0, 0, 0.0, 0.0, 0, {}, 0)
 
 
 def demo_example(directory: Path) -> Example:

@@ -176,7 +176,7 @@ def metric_names() -> set[str]:
     rendered.content("r", "d", "inline", 1)
     rendered.decided(Inline(Reason.DISABLED))
     rendered.executed("r", "d", "c")
-    rendered.execution("r", "d", "c", 1.0)
+    rendered.execution("r", "d", "c", 1.0, 1.0)
     rendered.asked("u", "refs", "yes", 1.0)
     rendered.target("t", State.UP)
     rendered.asked_again("t")

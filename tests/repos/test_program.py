@@ -6,11 +6,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from repos.git.program import STDERR_KEPT, Git, GitFailed, environment
+from repos.program import cpu_spent
 
 
 def program(tmp_path: Path, script: str) -> str:
@@ -162,3 +165,28 @@ def test_many_runs_leave_nothing_open() -> None:
         "assert count() == before, (before, count())\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
+
+
+SPIN = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+
+
+def test_what_a_program_cost_is_known_to_who_waited(tmp_path: Path) -> None:
+    """Processor time of a program, and of what it waited for itself, counts in that thread."""
+    # The second line of times(1) is what children have taken, in seconds: `0m0.12s 0m0.01s`.
+    git = Git(executable=program(tmp_path, f"({SPIN}); ({SPIN}); times | tail -n 1"))
+    before, own = cpu_spent(), time.thread_time()
+    said = git.run("anything").decode().split()
+    spent = cpu_spent() - before - (time.thread_time() - own)
+    told = sum(float(each.removesuffix("s").partition("m")[2]) for each in said)
+    assert spent > 0
+    assert spent >= told - 0.02  # which shells count by ticks
+
+
+def test_what_a_program_cost_is_not_told_to_other_threads(tmp_path: Path) -> None:
+    """A thread that waited for nothing has caused its own processor time only."""
+    git = Git(executable=program(tmp_path, SPIN))
+    with ThreadPoolExecutor(1) as other:
+        before = cpu_spent() - time.thread_time()
+        other.submit(git.run, "anything").result()
+        assert cpu_spent() - time.thread_time() == pytest.approx(before, abs=1e-3)
+        assert other.submit(lambda: cpu_spent() - time.thread_time()).result() > 0

@@ -43,7 +43,7 @@ def test_counts() -> None:
     metrics.content("a", "git-v2", "inline", 10)
     metrics.content("a", "git-v2", "redirected", 1 << 40)
     metrics.executed("a", "git-v2", "fetch")
-    metrics.execution("a", "git-v2", "fetch", 0.3)
+    metrics.execution("a", "git-v2", "fetch", 0.3, 0.2)
     metrics.cache_size(5, 6)
     metrics.mirrors(7, 8)
     metrics.asked("github", "refs", "yes", 0.3)
@@ -57,6 +57,7 @@ def test_counts() -> None:
     assert found["offramp_executions_total", fetch] == 1
     assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.25")] == 0
     assert found["offramp_execution_seconds_bucket", fetch | labels(le="0.5")] == 1
+    assert found["offramp_execution_cpu_seconds_total", fetch] == pytest.approx(0.2)
     assert found["offramp_cache_bytes", frozenset()] == 5
     assert found["offramp_cache_entities", frozenset()] == 6
     assert found["offramp_mirrors", frozenset()] == 7
@@ -113,7 +114,7 @@ from server.outcome import Outcome
 from server.metrics import Metrics
 metrics = Metrics()
 metrics.response("a", "git-v2", "fetch", Outcome.MISS)
-metrics.execution("a", "git-v2", "fetch", 0.3)
+metrics.execution("a", "git-v2", "fetch", 0.3, 0.2)
 metrics.cache_size(int(sys.argv[1]), 1)
 print(os.getpid(), flush=True)
 sys.stdin.readline()
@@ -208,3 +209,13 @@ def test_prepared_too_late(directory: Path) -> None:
     """Figures that would not be shared are an error, not a silent loss."""
     with pytest.raises(RuntimeError, match="before the workers are started"):
         Metrics()
+
+
+def test_samples() -> None:
+    """Samples can be had by their published names, without a text in between."""
+    metrics = Metrics()
+    metrics.content("a", "git-v2", "inline", 10)
+    metrics.cache_size(5, 6)
+    labelled = {"repo": "a", "dialect": "git-v2", "path": "inline"}
+    found = list(metrics.samples("offramp_bytes_total", "offramp_executions_total"))
+    assert found == [("offramp_bytes_total", labelled, 10)]

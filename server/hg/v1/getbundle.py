@@ -14,6 +14,7 @@ from cache.sink import Outcome, Run, Sink
 from indexer.catalog import Bundle, CloneBundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client
 from redirects.audience import Audience
+from repos.program import cpu_spent
 from server.answer import Execution, Locate, Plan
 from server.hg.command import Observe, always
 from server.hg.v1.asked import Asked
@@ -51,7 +52,7 @@ class GetBundleCommand:
         acceptance: which locations the client accepts.
         client: who asks.
         audience: for whom the repository's content is.
-        observe: told how long the run took.
+        observe: told how long the run took, and what it cost.
     """
 
     repository: str
@@ -79,9 +80,9 @@ class GetBundleCommand:
         return Plan(None, Execution(self.key, self._run, always))
 
     def _run(self, sink: Sink) -> Outcome:
-        began = time.monotonic()
+        began, spent = time.monotonic(), cpu_spent()
         outcome = self.compute(sink)
-        self.observe(time.monotonic() - began)
+        self.observe(time.monotonic() - began, cpu_spent() - spent)
         return outcome
 
 
