@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from server import metrics_directory
+from server.listening import CannotListen, address_of, bind, inherited
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
-from server.settings import Settings, host_port
+from server.settings import Settings
 
 _log = logging.getLogger("offramp.serving")
 
@@ -49,67 +50,37 @@ Ready = Callable[[str], None]
 """Told the address, as ``HOST:PORT``, when requests are answered."""
 
 
-class CannotListen(Exception):  # noqa: N818 - what happened
-    """The address cannot be listened on; the message says why."""
-
-
-def bind(listen: str, *, shared: bool) -> socket.socket:
-    """A socket bound to ``listen``; ``shared``: others of ours may bind it too.
-
-    Raises:
-        CannotListen: it is taken, not ours, or privileged.
-    """
-    host, port = host_port(listen)
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from None
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise CannotListen(
-            f"cannot listen on {listen}: {error.strerror}; choose another with --listen"
-        ) from None
-    return bound
-
-
-def address_of(bound: socket.socket) -> str:
-    """``HOST:PORT`` of a bound socket."""
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def serve(settings: Settings, ready: Ready, read: Read) -> None:
     """Serve until told to stop by SIGTERM or SIGINT.
 
-    SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`.
+    SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`. A socket that systemd
+    passed is listened on in place of ``settings.listen``; see :func:`server.listening.inherited`.
 
     Raises:
-        CannotListen: the address is not to be had.
+        server.listening.CannotListen: the address is not to be had.
         server.wiring.Unusable, StoreError, OSError: the store or the data directory cannot be used.
     """
     # One that comes before somebody heeds it would end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    passed = inherited(os.environ, os.getpid())
     if settings.workers == 1:
-        bound = bind(settings.listen, shared=False)
+        bound = passed or bind(settings.listen, shared=False)
         written = _Written(settings, read, on_terminal())
         asyncio.run(_work(written, bound, ready, index=settings.index.enabled))
         return
-    # Without sharing first: a port that another server has must not be shared with it.
-    bind(settings.listen, shared=False).close()
-    held = bind(settings.listen, shared=True)  # never listens; keeps the port ours
+    held = passed or _hold(settings.listen)
     try:
         asyncio.run(_try(settings))
-        _Parent(settings, read, address_of(held)).run(ready)
+        _Parent(settings, read, address_of(held), passed).run(ready)
     finally:
         held.close()
+
+
+def _hold(listen: str) -> socket.socket:
+    """A socket that never listens; it keeps the port ours while workers come and go."""
+    # Without sharing first: a port that another server has must not be shared with it.
+    bind(listen, shared=False).close()
+    return bind(listen, shared=True)
 
 
 # --- one worker ----------------------------------------------------------------------------
@@ -207,10 +178,13 @@ def _end_programs() -> None:
 
 
 def _worker(
-    written: _Written, listen: str, ready: multiprocessing.synchronize.Semaphore, index: bool
+    written: _Written,
+    listen: str | socket.socket,
+    ready: multiprocessing.synchronize.Semaphore,
+    index: bool,
 ) -> None:
-    """A worker process of its own."""
-    bound = bind(listen, shared=True)
+    """A worker process of its own; it binds the address, or all share a socket that was passed."""
+    bound = bind(listen, shared=True) if isinstance(listen, str) else listen
     asyncio.run(_work(written, bound, lambda _: ready.release(), index=index))
 
 
@@ -248,10 +222,13 @@ async def _try(settings: Settings) -> None:
 class _Parent:
     """Keeps the workers running."""
 
-    def __init__(self, settings: Settings, read: Read, listen: str) -> None:
+    def __init__(
+        self, settings: Settings, read: Read, listen: str, passed: socket.socket | None
+    ) -> None:
         self._settings = settings
         self._read = read
         self._listen = listen
+        self._passed = passed
         self._terminal = on_terminal()
         self._hung_up = False
         # A signal wakes whoever waits for the one by a byte in the other.
@@ -300,7 +277,7 @@ class _Parent:
         written = _Written(self._settings, self._read, quiet=True)
         process = self._context.Process(
             target=_worker,
-            args=(written, self._listen, self._ready, index),
+            args=(written, self._passed or self._listen, self._ready, index),
             name=f"worker-{number}",
         )
         with _deaf():
