@@ -80,6 +80,8 @@ class Terraform:
                 "HOME": str(self.home),
                 "TMPDIR": str(self.home),
                 "CHECKPOINT_DISABLE": "1",
+                # A third less processor time for a little more memory: what runs does so briefly.
+                "GOGC": "400",
                 "TF_IN_AUTOMATION": "1",
                 "TF_CLI_CONFIG_FILE": str(self.home / "rc"),
                 **(environ or {}),

@@ -47,7 +47,7 @@ def test_an_example(terraform: Terraform, tmp_path: Path, example: str) -> None:
     (state,) = [
         told["test_state"] for told in terraform.tested(place, states=True) if "test_state" in told
     ]
-    settings = state["outputs"]["offramp_toml"]["value"]
+    settings = state["outputs"]["settings_toml"]["value"]
     assert f"```toml\n{settings}```\n" in PAGE.read_text()
     if example == "store-only":
         file = tmp_path / "offramp.toml"

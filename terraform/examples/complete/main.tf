@@ -40,7 +40,7 @@ module "service" {
   certificate_arn    = var.certificate_arn
   image              = var.image
 
-  store_toml         = module.store.offramp_toml
+  store_toml         = module.store.settings_toml
   store_policy       = module.store.access_policy
   url_key_secret_arn = var.url_key_secret_arn
 
@@ -51,7 +51,7 @@ module "service" {
 
   settings = <<-TOML
     [[upstreams]]
-    prefix = "/"
+    prefix = "/forge/"
     url = ${jsonencode(var.forge_url)}
 
     [upstreams.credential]

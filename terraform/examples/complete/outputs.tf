@@ -20,7 +20,7 @@ output "log_group_name" {
   value       = module.service.log_group_name
 }
 
-output "offramp_toml" {
+output "settings_toml" {
   description = "The settings with which tasks run; no secret is among them."
-  value       = module.service.offramp_toml
+  value       = module.service.settings_toml
 }

@@ -1,5 +1,5 @@
 # A store for an Offramp that runs elsewhere: a private bucket, and a CDN that demands signed URLs.
-# `terraform output -raw offramp_toml` is the part of its settings that goes with them.
+# `terraform output -raw settings_toml` is the part of its settings that goes with them.
 
 terraform {
   required_version = ">= 1.9"

@@ -1,8 +1,8 @@
 # What comes next: settings, keys, and what may be done.
 
-output "offramp_toml" {
+output "settings_toml" {
   description = "Part of offramp.toml."
-  value       = module.store.offramp_toml
+  value       = module.store.settings_toml
 }
 
 output "signing_keys" {

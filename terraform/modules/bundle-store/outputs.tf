@@ -59,7 +59,7 @@ output "access_policy" {
   })
 }
 
-output "offramp_toml" {
+output "settings_toml" {
   description = "The part of offramp.toml that is about store and targets."
   value       = local.toml
 }

@@ -35,7 +35,7 @@ output "tasks_security_group_id" {
   value       = aws_security_group.tasks.id
 }
 
-output "offramp_toml" {
+output "settings_toml" {
   description = "The settings with which tasks run."
   value       = local.toml
 }

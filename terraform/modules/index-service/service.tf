@@ -26,7 +26,7 @@ locals {
   )
 
   write_files = join("\n", concat(
-    ["umask 077", "printf '%s\\n' \"$CONFIG\" > ${local.runtime}/offramp.toml"],
+    ["umask 077", "printf '%s' \"$CONFIG\" > ${local.runtime}/offramp.toml"],
     [for variable, file in local.files : "printf '%s\\n' \"$${${variable}}\" > ${file.path}"],
   ))
 

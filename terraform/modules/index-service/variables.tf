@@ -194,11 +194,11 @@ variable "scale_at" {
 
 variable "store_toml" {
   type        = string
-  description = "The [store] and [[targets]] of offramp.toml: output offramp_toml of the module bundle-store."
+  description = "The [store] and [[targets]] of offramp.toml: output settings_toml of the module bundle-store."
 
   validation {
     condition     = can(regex("(?m)^\\[store\\]$", var.store_toml))
-    error_message = "There is no [store] in it; pass the output offramp_toml of the module bundle-store."
+    error_message = "There is no [store] in it; pass the output settings_toml of the module bundle-store."
   }
 }
 

@@ -85,7 +85,7 @@ run "nothing_is_deleted_by_its_age" {
 
 run "settings_without_a_cdn_name_no_targets" {
   assert {
-    condition     = output.offramp_toml == "[store]\ntype = \"s3\"\nbucket = \"example-offramp\"\nregion = \"eu-central-1\"\n"
+    condition     = output.settings_toml == "[store]\ntype = \"s3\"\nbucket = \"example-offramp\"\nregion = \"eu-central-1\"\n"
     error_message = "The settings are others."
   }
 }
@@ -186,7 +186,7 @@ run "a_cdn_for_everybody_is_asked_for_by_name" {
   }
 
   assert {
-    condition     = length(aws_cloudfront_key_group.cdn) == 0 && strcontains(output.offramp_toml, "type = \"http\"\nbase_url = \"https://cdn.example.org\"\n\n")
+    condition     = length(aws_cloudfront_key_group.cdn) == 0 && strcontains(output.settings_toml, "type = \"http\"\nbase_url = \"https://cdn.example.org\"\n\n")
     error_message = "The settings are others."
   }
 

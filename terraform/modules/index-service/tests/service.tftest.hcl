@@ -54,7 +54,7 @@ variables {
   store_policy       = "{\"Version\":\"2012-10-17\",\"Statement\":[]}"
   url_key_secret_arn = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:url-key"
   files              = { "cloudfront-2026-1.pem" = "arn:aws:secretsmanager:eu-central-1:111122223333:secret:cdn" }
-  settings           = "[[upstreams]]\nprefix = \"/\"\nurl = \"https://forge.example.org\"\n"
+  settings           = "[[upstreams]]\nprefix = \"/forge/\"\nurl = \"https://forge.example.org\"\n"
 }
 
 run "a_task_may_do_no_more_than_it_does" {
@@ -99,7 +99,7 @@ run "secrets_are_files_and_not_in_the_server_s_environment" {
   assert {
     condition = jsondecode(aws_ecs_task_definition.this.container_definitions)[0].command[0] == trimspace(<<-SHELL
       umask 077
-      printf '%s\n' "$CONFIG" > /run/offramp/offramp.toml
+      printf '%s' "$CONFIG" > /run/offramp/offramp.toml
       printf '%s\n' "$${FILE_0}" > /run/offramp/cloudfront-2026-1.pem
       printf '%s\n' "$${URL_KEY}" > /data/secret.key
     SHELL
@@ -178,7 +178,7 @@ run "repositories_are_mounted_read_only" {
   }
 
   assert {
-    condition     = startswith(output.offramp_toml, "root = \"/repositories\"\n")
+    condition     = startswith(output.settings_toml, "root = \"/repositories\"\n")
     error_message = "They are not served."
   }
 }
