@@ -31,7 +31,8 @@ _SHOWN = 20
 def command(given: Given, *, workers: int | None, index: bool | None) -> None:
     """Serve every repository under ROOT over HTTP, until it is stopped by Ctrl-C."""
     settings = _settings(given, workers, index)
-    from server.serving import CannotListen, serve
+    from server.listening import CannotListen
+    from server.serving import serve
 
     with told_plainly():
         try:

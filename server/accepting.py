@@ -60,14 +60,17 @@ async def listen(
     patience: float,
     backlog: int,
     most: int | None = None,
+    *,
+    passed: bool = False,
 ) -> None:
     """Answer requests that come through ``bound``, until ``runner`` is cleaned up.
 
     A connection on which no request's head came within ``patience`` seconds is ended; on one that
     had a request, aiohttp's own keep-alive time does that. Of more than ``most`` connections at a
-    time, the requests are refused.
+    time, the requests are refused. Where ``bound`` was ``passed`` to us, somebody else goes on
+    with it, and whoever waits in it then is for the next server.
     """
-    await _Door(runner, bound, patience, backlog, most).start()
+    await _Door(runner, bound, patience, backlog, most, passed=passed).start()
 
 
 class _Door(web.SockSite):
@@ -80,10 +83,13 @@ class _Door(web.SockSite):
         patience: float,
         backlog: int,
         most: int | None,
+        *,
+        passed: bool,
     ) -> None:
         super().__init__(runner, bound, backlog=backlog)
         self._patience = patience
         self._most = most
+        self._passed = passed
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
@@ -95,6 +101,14 @@ class _Door(web.SockSite):
     async def stop(self) -> None:
         """Listen no longer, once all who were let in or wait to be are heard."""
         loop = asyncio.get_running_loop()
+        if self._passed:
+            await super().stop()
+        else:
+            await self._take_in(loop)
+        await self._hear_out()
+
+    async def _take_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Close the door, and let in who stood before it."""
         # Where others listen at the same port, the kernel goes on to give us our share until we
         # close, and breaks off what it gave us and we did not take.
         if self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) and _deaf_to_syn(
@@ -111,6 +125,9 @@ class _Door(web.SockSite):
             connection.setblocking(False)
             with suppress(OSError):
                 await loop.connect_accepted_socket(self._connected, connection)
+
+    async def _hear_out(self) -> None:
+        """Give those who were let in last time to say what they want."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
                 await asyncio.sleep(_LOOK_SECONDS)  # those just let in become connections

@@ -23,9 +23,9 @@ from typing import Final
 
 from server import metrics_directory
 from server.admin import CannotListenHere, admin_socket, name_of
+from server.listening import CannotListen, address_of, bind, inherited
 from server.open_files import allow
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
-from server.setting_types import host_port
 from server.settings import Settings
 
 _log = logging.getLogger("offramp.serving")
@@ -51,68 +51,29 @@ Ready = Callable[[str], None]
 """Told the address, as ``HOST:PORT``, when requests are answered."""
 
 
-class CannotListen(Exception):  # noqa: N818 - what happened
-    """The address cannot be listened on; the message says why."""
-
-
-def bind(listen: str, *, shared: bool) -> socket.socket:
-    """A socket bound to ``listen``; ``shared``: others of ours may bind it too.
-
-    Raises:
-        CannotListen: it is taken, not ours, or privileged.
-    """
-    host, port = host_port(listen)
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise CannotListen(f"cannot listen on {listen}: {error.strerror or error}") from None
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    if shared:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        bound.bind(address)
-    except OSError as error:
-        bound.close()
-        raise CannotListen(
-            f"cannot listen on {listen}: {error.strerror}; choose another with --listen"
-        ) from None
-    return bound
-
-
-def address_of(bound: socket.socket) -> str:
-    """``HOST:PORT`` of a bound socket."""
-    host, port = bound.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def serve(settings: Settings, ready: Ready, read: Read) -> None:
     """Serve until told to stop by SIGTERM or SIGINT.
 
-    SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`.
+    SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`. A socket that systemd
+    passed is listened on in place of ``settings.listen``; see :func:`server.listening.inherited`.
 
     Raises:
-        CannotListen: the address is not to be had.
+        server.listening.CannotListen: the address is not to be had.
         server.wiring.Unusable, StoreError, OSError: the store or the data directory cannot be used.
     """
     # One that comes before somebody heeds it would end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     shared = settings.reuse_port
+    passed = inherited(os.environ, os.getpid())
     try:
         with admin_socket(settings, partial(bind, shared=shared)) as admin:
             if settings.workers == 1:
-                bound = bind(settings.listen, shared=shared)
+                bound = passed or bind(settings.listen, shared=shared)
                 written = _Written(settings, read, on_terminal())
-                listening = _Listening(bound, admin)
+                listening = _Listening(bound, admin, passed=passed is not None)
                 asyncio.run(_work(written, listening, ready, index=settings.index.enabled))
                 return
-            if not shared:
-                # First without: a port that another server has must not be shared with it.
-                bind(settings.listen, shared=False).close()
-            # Never listens; keeps the port ours.
-            with bind(settings.listen, shared=True) as held:
+            with passed or _hold(settings.listen, shared=shared) as held:
                 asyncio.run(_try(settings))
                 from server.logs import heard_by  # noqa: PLC0415 - see _work
                 from server.status.progress import STATUS  # noqa: PLC0415
@@ -120,9 +81,20 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
 
                 # A worker that died, above all.
                 with heard_by(Keeper(Troubles(settings.data / STATUS))):
-                    _Parent(settings, read, address_of(held), admin).run(ready)
+                    _Parent(settings, read, address_of(held), admin, passed).run(ready)
     except CannotListenHere as error:
         raise CannotListen(str(error)) from None
+
+
+def _hold(listen: str, *, shared: bool) -> socket.socket:
+    """A socket that never listens; it keeps the port ours while workers come and go.
+
+    ``shared``: another server may have the port, too.
+    """
+    if not shared:
+        # First without: a port that another server has must not be shared with it.
+        bind(listen, shared=False).close()
+    return bind(listen, shared=True)
 
 
 # --- one worker ----------------------------------------------------------------------------
@@ -152,10 +124,12 @@ class _Listening:
     Attributes:
         bound: for clients.
         admin: for those who run this server; None: at the same.
+        passed: ``bound`` is somebody else's, who listens on with it when we do not.
     """
 
     bound: socket.socket
     admin: socket.socket | None
+    passed: bool = False
 
 
 async def _work(written: _Written, listening: _Listening, ready: Ready, *, index: bool) -> None:
@@ -211,7 +185,14 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             await listen(private, listening.admin, limits.request_time, BACKLOG)
             if parent is None:
                 _log.info("admin routes are at %s", name_of(listening.admin))
-        await listen(runner, listening.bound, limits.request_time, BACKLOG, limits.connections)
+        await listen(
+            runner,
+            listening.bound,
+            limits.request_time,
+            BACKLOG,
+            limits.connections,
+            passed=listening.passed,
+        )
         ready(settings.listen)
         await stopped.wait()
         # From here on the other way round than it began: nobody is refused who does not know yet.
@@ -257,13 +238,15 @@ def _end_programs() -> None:
 
 def _worker(
     written: _Written,
-    listen: str,
+    listen: str | socket.socket,
     admin: socket.socket | None,
     ready: multiprocessing.synchronize.Semaphore,
     index: bool,
 ) -> None:
-    """A worker process of its own."""
-    listening = _Listening(bind(listen, shared=True), admin)
+    """A worker process of its own; it binds the address, or all share a socket that was passed."""
+    passed = not isinstance(listen, str)
+    bound = bind(listen, shared=True) if isinstance(listen, str) else listen
+    listening = _Listening(bound, admin, passed=passed)
     asyncio.run(_work(written, listening, lambda _: ready.release(), index=index))
 
 
@@ -308,12 +291,18 @@ class _Parent:
     """Keeps the workers running."""
 
     def __init__(
-        self, settings: Settings, read: Read, listen: str, admin: socket.socket | None
+        self,
+        settings: Settings,
+        read: Read,
+        listen: str,
+        admin: socket.socket | None,
+        passed: socket.socket | None,
     ) -> None:
         self._settings = settings
         self._read = read
         self._listen = listen
         self._admin = admin
+        self._passed = passed
         self._terminal = on_terminal()
         self._hung_up = False
         # A signal wakes whoever waits for the one by a byte in the other.
@@ -364,7 +353,7 @@ class _Parent:
         written = _Written(self._settings, self._read, quiet=True)
         process = self._context.Process(
             target=_worker,
-            args=(written, self._listen, self._admin, self._ready, index),
+            args=(written, self._passed or self._listen, self._admin, self._ready, index),
             name=f"worker-{number}",
         )
         with _deaf():

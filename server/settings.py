@@ -164,7 +164,11 @@ class Settings(BaseSettings):
         " directory, or none where there are upstreams.",
     )
     data: Path = Field(Path("offramp-data"), description="Cache, and the embedded store.")
-    listen: str = Field("127.0.0.1:8417", description="HOST:PORT; port 0 takes a free one.")
+    listen: str = Field(
+        "127.0.0.1:8417",
+        description="HOST:PORT; port 0 takes a free one. A socket that systemd passes is listened"
+        " on in its place.",
+    )
     public_url: BaseUrl | None = Field(
         None,
         description="How clients reach this server; by default what they wrote in their request's"

@@ -17,10 +17,11 @@ from redirects.targets import Target
 from server.accepting import listen
 from server.app import make_runner
 from server.health import Health
+from server.listening import address_of, bind
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.runtime import Runtime
-from server.serving import BACKLOG, address_of, bind
+from server.serving import BACKLOG
 from server.settings import Settings, load
 
 # The machines that run these tests are shared: how long one example takes says nothing of us.

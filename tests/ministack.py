@@ -1,5 +1,5 @@
-# Law of this file: the S3 look-alike that checks signatures listens before a test begins, and ends
-# with it.
+# Law of this file: the look-alike of AWS that checks signatures listens before a test begins, and
+# ends with it.
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from pathlib import Path
 
 
 @contextmanager
-def running(home: Path) -> Iterator[str]:
-    """The base URL of a ministack that keeps everything in ``home``."""
+def running(home: Path, services: str = "s3") -> Iterator[str]:
+    """The base URL of a ministack that keeps everything in ``home``.
+
+    ``services``: of AWS, with commas between.
+    """
     with closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -25,7 +28,7 @@ def running(home: Path) -> Iterator[str]:
         "TMPDIR": str(home),
         "BIND_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
-        "SERVICES": "s3",
+        "SERVICES": services,
         "S3_DATA_DIR": str(home / "s3"),
         "LOG_LEVEL": "ERROR",
         # Without it, whoever shows no signature is let in.

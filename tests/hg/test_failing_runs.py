@@ -15,10 +15,11 @@ from aiohttp import web
 from server.accepting import listen
 from server.app import make_runner
 from server.hg import reply
+from server.listening import address_of, bind
 from server.logs import AccessLog
 from server.metrics import Metrics
 from server.runtime import Runtime
-from server.serving import BACKLOG, address_of, bind
+from server.serving import BACKLOG
 from server.settings import load
 from tests.conftest import Serve, Served
 from tests.hg.asking import (

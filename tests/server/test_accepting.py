@@ -17,7 +17,8 @@ from aiohttp import web
 
 from server.accepting import _deaf_to_syn, listen
 from server.app import make_runner
-from server.serving import BACKLOG, bind
+from server.listening import bind
+from server.serving import BACKLOG
 from tests.conftest import Git, Serve, Served
 from tests.server.asking import ask, connected, converse, head, make_repository, read_reply
 

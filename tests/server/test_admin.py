@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from server.accepting import listen
 from server.admin import CannotListenHere, admin_socket, name_of
 from server.app import make_runner
-from server.serving import BACKLOG, bind
+from server.listening import bind
+from server.serving import BACKLOG
 from server.settings import Settings, load
 from tests.conftest import Serve
 from tests.server.asking import ask

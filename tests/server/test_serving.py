@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 
-from server.serving import CannotListen, address_of, bind
+from server.listening import CannotListen, address_of, bind
 from tests.conftest import Served
 from tests.server.asking import (
     HEADERS,
