@@ -33,23 +33,26 @@ async def in_time(attempt: Callable[[], Awaitable[_T]], seconds: float, told: To
     """What ``attempt`` gives, within ``seconds`` of an event loop that keeps its times.
 
     An attempt that took too long while the loop was late by more than :data:`LATE` of the time is
-    made again at once, :data:`AGAIN` times at most.
+    made again at once, :data:`AGAIN` times at most; and has as much more time as was lost, up to
+    twice the ``seconds``, or a loop that is always late would never see it come.
 
     Raises:
         TimeoutError: it did not come in time.
         Exception: what the attempt raised.
     """
+    allowed = seconds
     for _ in range(AGAIN):
         with _Lateness() as lateness:
             try:
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout(allowed):
                     return await attempt()
             except TimeoutError:
                 late = lateness.seconds()
-                if late <= LATE * seconds:
+                if late <= LATE * allowed:
                     raise
         told(late)
-    async with asyncio.timeout(seconds):
+        allowed = seconds + min(late, seconds)
+    async with asyncio.timeout(allowed):
         return await attempt()
 
 

@@ -42,6 +42,10 @@ class NotReadable(Exception):  # noqa: N818 - what was found
     """The entity does not come back through the target; the message holds no URL."""
 
 
+class TooSlow(NotReadable, TimeoutError):  # noqa: N818 - what was found
+    """It did not come in the time that one of its requests has."""
+
+
 async def read_back(
     session: aiohttp.ClientSession, store: Store, target: Target, entity: Entity, now: float
 ) -> None:
@@ -64,7 +68,8 @@ async def read_back(
         # Some of aiohttp's messages hold the URL, and a URL is a key.
         cause = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else ""
         what = f"{type(error).__name__} {cause}".rstrip()
-        raise NotReadable(f"entity {entity.digest}, target {target.name}: {what}") from None
+        kind = TooSlow if isinstance(error, TimeoutError) else NotReadable
+        raise kind(f"entity {entity.digest}, target {target.name}: {what}") from None
 
 
 async def read_back_anew(store: Store, target: Target, entity: Entity) -> None:

@@ -168,18 +168,27 @@ async def test_nothing_is_named_before_it_was_seen(health: Health, targets: Targ
 
 @pytest.mark.parametrize("silent", ["store", "target"])
 async def test_who_does_not_answer_keeps_no_server_from_beginning(
-    store: FaultyStore, targets: Targets, silent: str
+    store: FaultyStore, targets: Targets, monkeypatch: pytest.MonkeyPatch, silent: str
 ) -> None:
     """Whoever has not answered when the time of one probe is over is not named, and that is all."""
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+
+    def its_time_is_over() -> None:
+        nonlocal ahead
+        ahead = 60.0
 
     async def read_back(target: Target, entity: Entity) -> None:
-        await targets.read_back(target, entity)
-        if silent == "target" and target is ONE:
+        if target is ONE:
             await asyncio.Event().wait()
+        await targets.read_back(target, entity)
+        loop.call_soon(its_time_is_over)
 
-    health = Health(store, (ONE, TWO), read_back, Rules(3600.0, 0.05))
+    health = Health(store, (ONE, TWO), read_back, Rules(3600.0, 60.0))
     if silent == "store":
         store.faults["stat"] = Hang(asyncio.Event())
+        loop.call_soon(its_time_is_over)
     await health.begin()
     assert health.down() == (BOTH if silent == "store" else {ONE.fingerprint})
 
@@ -290,7 +299,7 @@ async def test_who_never_answers_has_failed(store: FaultyStore) -> None:
         del target, entity
         await asyncio.Event().wait()
 
-    health = Health(store, (ONE,), silent, Rules(0.1, 0.01))
+    health = Health(store, (ONE,), silent, Rules(3600.0, 0.01))
     await health.probe()
     assert health.states() == (("one", State.SUSPECT),)
     assert health.down() == {ONE.fingerprint}
@@ -308,7 +317,7 @@ async def running(health: Health, until: Callable[[], Awaitable[None]]) -> None:
 async def test_probing_goes_on(store: FaultyStore, targets: Targets) -> None:
     """Probes follow each other, whatever fails, until they are cancelled."""
     targets.down = {"one"}
-    health = Health(store, (ONE, TWO), targets.read_back, Rules(0.002, 0.001))
+    health = Health(store, (ONE, TWO), targets.read_back, Rules(0.2, 0.1))
 
     async def thrice() -> None:
         await targets.until(lambda: min(map(targets.probed.count, ("one", "two"))) >= 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -12,7 +13,8 @@ import pytest
 from redirects.health import Rules, State
 from redirects.targets import HttpTarget, Target
 from redirects.window import Window
-from server.health import Health
+from server import readback
+from server.health import PROBE_ENTITY, Health
 from server.lateness import AGAIN, in_time
 from stores.entity import Entity
 from stores.memory import MemoryStore
@@ -91,6 +93,33 @@ async def test_a_loop_that_is_always_late(clock: Clock) -> None:
         await in_time(attempts, SECONDS, attempts.late.append)
     assert len(attempts.ends) == 1
     assert len(attempts.late) == AGAIN
+
+
+async def test_time_that_was_lost_is_given_back(clock: Clock) -> None:
+    """Else what takes most of its time would never come to a loop that is late again."""
+    loop, began = asyncio.get_running_loop(), 0.0
+
+    async def long() -> None:
+        nonlocal began
+        began = loop.time()
+        while loop.time() < began + 1.4 * SECONDS:
+            await asyncio.sleep(0)
+            clock.ahead += 0.01
+
+    attempts = Attempts(lambda: clock.passes(SECONDS / 2), long)
+    assert await in_time(attempts, SECONDS, attempts.late.append) == "came"
+    assert loop.time() - began < 2 * SECONDS
+
+
+async def test_a_target_that_is_silent_was_too_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the time of one request ends before that of the probe: that may be our fault."""
+    monkeypatch.setattr(readback, "_SILENCE", 0.01)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        target = HttpTarget("one", there, Window(900.0, 3600.0))
+        with pytest.raises(readback.TooSlow, match="target one: SocketTimeoutError") as caught:
+            await readback.read_back_anew(MemoryStore(), target, PROBE_ENTITY)
+    assert isinstance(caught.value, TimeoutError)
 
 
 async def test_other_errors_are_what_they_are(clock: Clock) -> None:
