@@ -23,9 +23,9 @@ from typing import Final
 SOON: Final = 0.5
 
 # A target that fails again within this many seconds after it rose is one that flaps. It is down at
-# once, also if every second probe comes back; and each time it must answer four times as often before
-# it is believed again, up to 4 ** _FALLS times as often: for most of an hour, which is longer than
-# it lives.
+# once, also if every second probe comes back; and each time it must answer four times as often
+# before it is believed again, up to 4 ** _FALLS times as often: for most of an hour, which is
+# longer than it lives.
 _STEADY: Final = 600.0
 _FALLS: Final = 4
 
