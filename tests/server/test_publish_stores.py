@@ -168,14 +168,28 @@ async def test_nothing_counts_without_the_main_store(house: House) -> None:
         await house.publish(ONLY_EU)
 
 
-async def test_no_copy_counts_before_the_main_store_has_it(house: House) -> None:
+def tells(store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when something was written to a store."""
+    told, put = asyncio.Event(), store.put
+
+    async def telling(entity: Entity, path: Path) -> None:
+        await put(entity, path)
+        told.set()
+
+    monkeypatch.setattr(store, "put", telling)
+    return told
+
+
+async def test_no_copy_counts_before_the_main_store_has_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However fast it was written; it counts when the main store has it, too."""
+    written = [tells(house.stores[name], monkeypatch) for name in ("eu", "us")]
     released = asyncio.Event()
     house.stores["main"].faults["put"] = Hang(released)
     running = asyncio.create_task(house.publish())
-    async with asyncio.timeout(60):
-        while await house.holding() != {"eu", "us"}:
-            await asyncio.sleep(0)
+    await asyncio.gather(*(event.wait() for event in written))
+    assert await house.holding() == {"eu", "us"}
     # Longer than it would take to read them back, over loopback, if anybody did.
     assert len(await asyncio.gather(*(house.read(name) for name in ("eu", "us") * 5))) == 10
     assert house.publisher.readable(house.source[0]) == frozenset()
