@@ -79,7 +79,7 @@ async def _read(
     from server.wiring import build_store, build_stores, build_targets, signing_keys
 
     store = build_store(settings)
-    stores = build_stores(settings, store)
+    stores = build_stores(settings, store, writes=False)
     try:
         targets = await build_targets(settings, stores, signing_keys(settings.data))
         found: list[Catalog] = []

@@ -12,6 +12,7 @@ _SUBCOMMANDS: Final = {
     "serve": "Serve every repository under ROOT.",
     "index": "Make and publish bundles of every repository.",
     "bundles": "Show what is published.",
+    "stores": "Look after the stores of copies.",
     "purge": "Take a repository's content, or what holds one object, back.",
     "call": "Send a command to a Mercurial repository, and show the answer.",
     "config": "Check and describe the settings.",

@@ -129,7 +129,7 @@ async def _purged(
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(1, "purge"))
         store = build_store(settings)
-        stores = build_stores(settings, store)
+        stores = build_stores(settings, store, writes=not dry_run)
         stack.push_async_callback(stores.close)
         settings.data.mkdir(parents=True, exist_ok=True)
         targets = await build_targets(settings, stores, signing_keys(settings.data))

@@ -82,6 +82,7 @@ async def collect(
     keep: float,
     *,
     replicas: Sequence[Store] = (),
+    permanent: AbstractSet[str] = frozenset(),
     dry_run: bool = False,
 ) -> GcReport:
     """Delete what no catalog names and no client can still be told to fetch.
@@ -91,6 +92,7 @@ async def collect(
         now: seconds since the epoch, by the stores' clocks.
         keep: seconds for which anything is kept, longer than any URL lives.
         replicas: stores of copies; one that fails stops no other, and the report says it.
+        permanent: digests of what no catalog names and is never due.
         dry_run: change nothing, say what would be done.
 
     Raises:
@@ -106,11 +108,12 @@ async def collect(
             unreached.append(str(error))
     catalogs = await read_catalogs(store)
     named = frozenset[str]().union(*(catalog.named() for catalog in catalogs.values()))
+    undeletable = named | permanent
     retired = _retired(catalogs.values())
 
     def is_due(stored: Stored) -> bool:
         since = max(stored.modified, retired.get(stored.digest, stored.modified))
-        return stored.digest not in named and since < now - keep
+        return stored.digest not in undeletable and since < now - keep
 
     for shelf in shelves:
         try:

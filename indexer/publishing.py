@@ -82,16 +82,16 @@ async def still_readable(
         readable: fingerprints of the targets through which the entity was read back.
         entity: which.
     """
-    lost: dict[str, bool] = {}
+    lost: dict[Store, bool] = {}
     left = []
     for fingerprint in readable:
         store = replicas.get(fingerprint)
-        if store is not None and store.name not in lost:
+        if store is not None and store not in lost:
             try:
-                lost[store.name] = not await is_stored(store, entity)
+                lost[store] = not await is_stored(store, entity)
             except StoreUnavailable:
-                lost[store.name] = False  # nobody knows; health sees to it that it is not named
-        if store is None or not lost[store.name]:
+                lost[store] = False  # nobody knows; health sees to it that it is not named
+        if store is None or not lost[store]:
             left.append(fingerprint)
     return tuple(left)
 

@@ -107,6 +107,7 @@ class S3Target:
         credentials: returns those to sign with now, or None while there are none. It is called
             for each location, so it answers from memory. None in its place: everyone may read
             the bucket, do not sign.
+        store: identity of the store behind it; empty for the main one.
         fingerprint: hash of what a read-back depends on.
 
     Raises:
@@ -118,6 +119,7 @@ class S3Target:
     region: str
     window: Window
     credentials: Callable[[], Credentials | None] | None = field(repr=False)
+    store: str = ""
     fingerprint: str = field(init=False)
     _scheme: UriProtocol = field(init=False, repr=False)
     _presigned: _Presigned = field(init=False, repr=False, compare=False)
@@ -129,7 +131,9 @@ class S3Target:
                 f" allows {LONGEST} s (7 days); lower redirect.lifetime or redirect.window"
             )
         access = "public" if self.credentials is None else f"signed {self.region}"
-        object.__setattr__(self, "fingerprint", _fingerprint("s3", self.base_url, access))
+        object.__setattr__(
+            self, "fingerprint", _fingerprint("s3", self.base_url, access, *_replica(self.store))
+        )
         object.__setattr__(self, "_scheme", scheme(self.base_url))
         object.__setattr__(self, "_presigned", lru_cache(_REMEMBERED)(self._presign))
 

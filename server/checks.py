@@ -56,7 +56,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
                 async for verdict in checks:
                     yield verdict
     try:
-        stores = build_stores(settings, build_store(settings))
+        stores = build_stores(settings, build_store(settings), writes=False)
     except Unusable as error:
         yield Verdict(Level.FAIL, str(error), "change the store's settings")
         return

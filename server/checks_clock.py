@@ -16,6 +16,7 @@ from redirects.targets import Target
 from server.verdict import Level, Verdict
 from stores.base import Store
 from stores.entity import Entity
+from stores.replica import innermost
 
 # A presigned URL begins to work at its date by S3's clock, and S3 allows 15 minutes at most; it
 # refuses our own requests likewise.
@@ -55,6 +56,7 @@ async def clock_of_store(session: aiohttp.ClientSession, store: Store) -> Verdic
     # boto3 takes a fifth of a second to import, which users of other stores need not wait.
     from stores.s3 import S3Store  # noqa: PLC0415
 
+    store = innermost(store)
     if not isinstance(store, S3Store):
         return None
     try:

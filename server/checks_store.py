@@ -36,6 +36,7 @@ from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_targets, signing_keys
 from stores.base import Conflict, Store, StoreError
 from stores.entity import OCTET_STREAM, Entity
+from stores.replica import NotTheSame
 
 RACE_DOCUMENT: Final = "doctor/race"
 WRITERS: Final = 20
@@ -65,6 +66,8 @@ async def check_copies(stores: Stores) -> AsyncGenerator[Verdict, None]:
             async with aclosing(_holds_content(store)) as checks:
                 async for verdict in checks:
                     yield verdict
+        except NotTheSame as error:
+            yield Verdict(Level.FAIL, error.what, error.remedy)
         except StoreError as error:
             yield Verdict(Level.FAIL, f"store {name}: {error}", _mended(error))
 

@@ -69,7 +69,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
     notes = []
     async with AsyncExitStack() as stack:
         store = build_store(settings)
-        stores = build_stores(settings, store)
+        stores = build_stores(settings, store, writes=False)
         stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         keys, note = _keys(settings)

@@ -22,6 +22,7 @@ from server.lateness import in_time
 from server.settings_stores import MAIN
 from stores.base import Store
 from stores.entity import Entity
+from stores.replica import NotTheSame
 
 _log = logging.getLogger("offramp.health")
 
@@ -34,6 +35,9 @@ come."""
 
 Changed = Callable[[str, State], None]
 """Told the name of a target, and what is thought of it from now on."""
+
+
+_NO_ANSWER: Final = "its store does not answer"
 
 
 def _nobody(target: str, state: State) -> None:
@@ -95,7 +99,8 @@ class _Behind:
         name: of the settings.
         store: the store.
         targets: read it.
-        is_down: it did not answer when it was last asked.
+        is_down: it did not answer when it was last asked, or is not the one that it was.
+        said: why it is down, for people.
         looked: when it was last looked at.
         turned: when it last went or came.
     """
@@ -104,6 +109,7 @@ class _Behind:
     store: Store
     targets: tuple[_Watched, ...]
     is_down: bool = False
+    said: str = _NO_ANSWER
     looked: float = -inf
     turned: float = -inf
 
@@ -173,8 +179,7 @@ class Health:
         name, breaker, behind = watched.target.name, watched.breaker, self._store_of(watched)
         if behind.is_down:
             lasted = now - behind.turned
-            said = "its store does not answer"
-            return Observed(name, State.DOWN, False, lasted, lasted, said, watched.latency)
+            return Observed(name, State.DOWN, False, lasted, lasted, behind.said, watched.latency)
         lasted, turned, latency = now - breaker.since, now - watched.turned, watched.latency
         return Observed(
             name, breaker.state, breaker.is_named, lasted, turned, watched.said, latency
@@ -350,7 +355,10 @@ class Health:
             watched.turned, watched.said = behind.turned, "nothing since its store answers again"
             watched.suspected.set()
         self._name()
-        told = "answers again" if answers else "does not answer, so none of its targets is named"
+        told = "answers again"
+        if behind.is_down:
+            told = "does not answer" if behind.said == _NO_ANSWER else "is refused"
+            told += ", so none of its targets is named"
         _log.warning("the store %s %s", behind.name, told)
         for watched in behind.targets:
             state = State.DOWN if behind.is_down else watched.breaker.state
@@ -370,9 +378,16 @@ class Health:
 
         try:
             await in_time(lambda: keep_probe(behind.store), self.rules.interval, told=late)
+        except NotTheSame as error:
+            if behind.said != error.what:
+                _log.warning("%s", error)
+            behind.said = error.what
+            return False
         except Exception as error:  # noqa: BLE001 - whatever it is, probing goes on
             _log.info("the store %s: %s", behind.name, f"{error}" or type(error).__name__)
+            behind.said = _NO_ANSWER
             return False
+        behind.said = _NO_ANSWER
         return True
 
 
@@ -380,7 +395,7 @@ async def keep_probe(store: Store) -> None:
     """Put the probe entity into a store that does not have it.
 
     Raises:
-        stores.base.StoreError: it does not answer, or does not take it.
+        stores.base.StoreError: it does not answer, does not take it, or is not the one that it was.
     """
     if await store.stat(PROBE_ENTITY.digest) is None:
         with tempfile.TemporaryDirectory() as directory:

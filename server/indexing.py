@@ -31,7 +31,7 @@ from redirects.targets import Target
 from repos.git.program import Git
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
-from server.health import keep_probe
+from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
 from server.placing import Stores
 from server.publish import Publisher
@@ -214,7 +214,13 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         vanished = await asyncio.to_thread(remove_vanished, indexes)
         now, keep = time.time(), settings.retention.keep
         try:
-            collected = await collect(store, now, keep, replicas=tuple(stores.replicas.values()))
+            collected = await collect(
+                store,
+                now,
+                keep,
+                replicas=tuple(stores.replicas.values()),
+                permanent=frozenset((PROBE_ENTITY.digest,)),
+            )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
             return Indexed(reports, vanished=vanished, faults=faults)

@@ -23,11 +23,12 @@ from redirects.targets import HttpTarget, S3Target, SelfTarget, SignedHttpTarget
 from redirects.window import Window
 from server.placing import Stores, placements_of
 from server.settings import RedirectSettings, Settings
-from server.settings_stores import MAIN
-from server.settings_targets import S3StoreSettings, S3TargetSettings
+from server.settings_stores import MAIN, ReplicaSettings
+from server.settings_targets import S3StoreSettings, S3TargetSettings, StoreSettings
 from server.signers import signer_of
 from stores.base import Store, StoreError
 from stores.directory import DirectoryStore
+from stores.replica import Replica, generation_of, innermost
 
 if TYPE_CHECKING:
     from stores.s3 import S3Store
@@ -58,14 +59,21 @@ def build_store(settings: Settings) -> Store:
     return DirectoryStore(store.path or settings.data / "store")
 
 
-def build_stores(settings: Settings, main: Store) -> Stores:
+def build_stores(settings: Settings, main: Store, *, writes: bool = True) -> Stores:
     """The main store, and beside it those of ``stores`` in the settings.
+
+    ``writes``: False where nothing may be written by looking; see :class:`stores.replica.Replica`.
 
     Raises:
         Unusable: one cannot be built from these settings.
     """
-    replicas: dict[str, Store] = {
-        store.name: _s3_store(store) if store.type == "s3" else DirectoryStore(store.path)
+    replicas = {
+        store.name: Replica(
+            store.name,
+            _s3_store(store) if store.type == "s3" else DirectoryStore(store.path),
+            main,
+            writes=writes,
+        )
         for store in settings.stores
     }
     reads = {target.name: target.store for target in settings.effective_targets()}
@@ -103,25 +111,28 @@ async def build_targets(
 ) -> tuple[Target, ...]:
     """The targets that the settings describe, in order of preference.
 
-    Asks the network only where credentials for signing come from there (those of a role).
+    Asks the network only where credentials for signing come from there (those of a role), and the
+    main store which generation other stores are of.
 
     Raises:
         Unusable: one of them cannot be built from these settings.
-        stores.base.StoreUnavailable: there are no credentials to sign with.
+        stores.base.StoreUnavailable: there are no credentials to sign with, or the main store does
+            not answer.
     """
     window = Window(settings.redirect.window, settings.redirect.lifetime)
     targets: list[Target] = []
     for target in settings.effective_targets():
         store = stores.named()[target.store]
-        behind = "" if target.store == MAIN else store.name
+        identity = _identity(settings.store_of(target), store)
+        behind = "" if target.store == MAIN else f"{identity} {await generation_of(store)}"
         try:
             match target.type:
                 case "self":
-                    targets.append(SelfTarget(target.name, store.name, keys, window))
+                    targets.append(SelfTarget(target.name, identity, keys, window))
                 case "http":
                     targets.append(HttpTarget(target.name, target.base_url, window, behind))
                 case "s3":
-                    targets.append(await _s3_target(target, store, window))
+                    targets.append(await _s3_target(target, store, window, behind))
                 case "cloudfront" | "secure_link" | "hmac":
                     targets.append(
                         SignedHttpTarget(
@@ -131,6 +142,12 @@ async def build_targets(
         except ValueError as error:
             raise Unusable(f"target {target.name}: {error}") from None
     return tuple(targets)
+
+
+def _identity(settings: StoreSettings | ReplicaSettings, store: Store) -> str:
+    """What tells a store from all others: buckets of one name are at many look-alikes."""
+    endpoint = settings.endpoint if settings.type == "s3" else None
+    return store.name if endpoint is None else f"{store.name} at {endpoint}"
 
 
 def build_selection(settings: Settings, targets: tuple[Target, ...]) -> Selection[Target]:
@@ -166,16 +183,19 @@ def build_control(settings: RedirectSettings) -> Control:
     )
 
 
-async def _s3_target(target: S3TargetSettings, store: Store, window: Window) -> S3Target:
+async def _s3_target(
+    target: S3TargetSettings, store: Store, window: Window, behind: str
+) -> S3Target:
     from stores.s3 import S3Store  # noqa: PLC0415 - see _s3_store
 
+    store = innermost(store)
     if not isinstance(store, S3Store):
         raise Unusable(f"target {target.name}: it needs a store of type s3")
     base_url = store.object_url("", target.endpoint)
     if target.public:
-        return S3Target(target.name, base_url, "", window, None)
+        return S3Target(target.name, base_url, "", window, None, behind)
     credentials, region = await _credentials(store)
-    return S3Target(target.name, base_url, region, window, Renewing(store, credentials))
+    return S3Target(target.name, base_url, region, window, Renewing(store, credentials), behind)
 
 
 async def _credentials(store: S3Store) -> tuple[Credentials, str]:

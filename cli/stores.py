@@ -1,0 +1,63 @@
+# Law of this file: a store that is another one than it was is taken only when somebody says so, and
+# is then known to have nothing until it was read back.
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import click
+
+from cli.errors import Failed, UserError, told_plainly
+from cli.options import Given, settings_from, settings_options
+
+if TYPE_CHECKING:
+    from server.settings import Settings
+
+
+@click.group()
+def command() -> None:
+    """Look after the stores of copies."""
+
+
+@command.command()
+@click.argument("name")
+@settings_options(root=False)
+def renew(given: Given, name: str) -> None:
+    """Begin anew with the store NAME, one of `stores` in the settings, as it is found now.
+
+    For one that was emptied, replaced, or has lost a part of its content, and that is refused
+    because of it. Nothing is removed. What was noted of its content counts no more: run `offramp
+    index` then, which reads back what is there and copies what is not, and restart every server,
+    none of which names a target of it before.
+    """
+    settings = settings_from(given)
+    names = [store.name for store in settings.stores]
+    if name not in names:
+        known = f"there are {', '.join(names)}" if names else "there are none"
+        raise UserError(
+            f"{name!r} is none of the `stores` in the settings ({known}); the main store, [store],"
+            " needs no renewing"
+        )
+    with told_plainly():
+        place = asyncio.run(_renewed(settings, name))
+    click.echo(f"{name} ({place}): taken as it is, and known to have nothing")
+    click.echo("run `offramp index`, then restart every server")
+
+
+async def _renewed(settings: Settings, name: str) -> str:
+    """Renew a store; how it is called."""
+    from server.wiring import build_store, build_stores
+    from stores.base import Conflict
+    from stores.replica import Replica
+
+    stores = build_stores(settings, build_store(settings))
+    try:
+        store = stores.replicas[name]
+        assert isinstance(store, Replica)  # noqa: S101 - as build_stores makes them
+        await store.renew()
+    except Conflict as error:
+        raise Failed(f"{error}: somebody else renews it; run the same command again") from error
+    finally:
+        await stores.close()
+    return store.name

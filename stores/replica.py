@@ -1,0 +1,329 @@
+# Law of this file: a store of copies is believed only while it is the one that it was. A bucket
+# that was emptied, a new disk and a mount point without its mount answer like any store, and have
+# nothing of what was read back through them.
+#
+#   in the main store, documents/stores/<name>   the generation that is expected:
+#                                                {"generation": <32 hex digits>, "settled": <bool>}
+#   in the replica, entities/ab/<sha256>         its seal: "offramp store <generation>", a line
+#
+# The seal is an entity like those that it stands for, and the oldest of them: a rule that removes
+# content by its age, or all of a folder, removes it too. Nobody of ours does: `list` does not show
+# it.
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from stores.base import Conflict, Document, Store, Stored, StoreUnavailable
+from stores.entity import Entity
+
+PREFIX: Final = "stores/"
+
+_GENERATION_BYTES: Final = 16
+_GENERATION: Final = re.compile("[0-9a-f]{32}")
+
+# How often the document is read again that others write at the same time: they do so once.
+_ATTEMPTS: Final = 3
+
+
+class NotTheSame(StoreUnavailable):
+    """A store answers, and is not the one that it was.
+
+    Attributes:
+        what: what was found.
+        remedy: what to do.
+    """
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(f"{what}; {remedy}")
+        self.what = what
+        self.remedy = remedy
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the main store says of a replica.
+
+    Attributes:
+        generation: changes when the replica is another one; empty: none was chosen yet.
+        settled: the replica was seen to have its seal. Before, it is taken as it is found.
+        version: of the document; None if there is none.
+    """
+
+    generation: str
+    settled: bool
+    version: str | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The document's content."""
+        said = {"generation": self.generation, "settled": self.settled}
+        return json.dumps(said).encode("ascii")
+
+
+def parse(document: Document) -> Expected:
+    """Read what the main store says of a replica.
+
+    Raises:
+        ValueError: it is not of the form above.
+    """
+    try:
+        said = json.loads(document.body)
+    except RecursionError:
+        said = None
+    match said:
+        case {"generation": str(generation), "settled": bool(settled)}:
+            if _GENERATION.fullmatch(generation):
+                return Expected(generation, settled, document.version)
+    raise ValueError('it is not {"generation": <32 hex digits>, "settled": <true or false>}')
+
+
+def seal(generation: str) -> tuple[Entity, bytes]:
+    """The entity by which a replica shows its generation, and its content."""
+    content = f"offramp store {generation}\n".encode()
+    return Entity(hashlib.sha256(content).hexdigest(), len(content), "text/plain"), content
+
+
+class Replica:
+    """A store of copies; while it is not the one that it was, each method raises so.
+
+    What is found there, or done, counts only if it is the one afterwards. So each question costs a
+    second one, for the seal. In the main store is looked once, and when the seal is not there.
+
+    Safe for any number of processes. One that has another generation in mind than the main store,
+    because the replica was renewed meanwhile, is refused every question until it is started anew.
+
+    Args:
+        label: its name in the settings.
+        inner: does the work.
+        main: has the document that says which generation is expected.
+        writes: False: nothing is written by looking, neither there nor here. A replica that was
+            never used passes, and has no generation.
+    """
+
+    def __init__(self, label: str, inner: Store, main: Store, *, writes: bool = True) -> None:
+        self.label = label
+        self.inner = inner
+        self._main = main
+        self._writes = writes
+        self._generation: str | None = None
+        self._settled = False
+
+    @property
+    def name(self) -> str:
+        """The inner store's name."""
+        return self.inner.name
+
+    async def generation(self) -> str:
+        """The generation that is expected, for as long as this object lives; chosen at first use.
+
+        Raises:
+            StoreUnavailable: the main store does not answer, or what it says is damaged.
+        """
+        if self._generation is None:
+            self._generation = (await self._expected()).generation
+        return self._generation
+
+    async def check(self) -> None:
+        """See that it is the one that it was; at first use, make it so.
+
+        Raises:
+            NotTheSame: it is not.
+            StoreUnavailable: it, or the main store, does not answer.
+        """
+        generation = await self.generation()
+        sealed = await self._is_sealed(generation)
+        if sealed and self._settled:
+            return
+        expected = await self._expected()
+        if expected.generation != generation:
+            raise NotTheSame(
+                f"the store {self.label} ({self.name}) was renewed since this process was started",
+                "restart it",
+            )
+        if not sealed and expected.settled:
+            raise NotTheSame(
+                f"the store {self.label} ({self.name}) is not the one that it was: its content was"
+                f" removed, or is not mounted (there is no entity {seal(generation)[0].digest})",
+                f"bring it back; if it is to begin anew, run `offramp stores renew {self.label}`",
+            )
+        if expected.settled:
+            self._settled = True
+        elif self._writes:
+            if not sealed:
+                await self._put_seal(generation)
+            await self._settle(expected)
+
+    async def renew(self) -> str:
+        """Take the store as it is from now on, whatever it was; returns its new generation.
+
+        What was noted of its content counts no more. If this fails, it is to be called again.
+
+        Raises:
+            Conflict: somebody else does so at the same time.
+            StoreUnavailable: it, or the main store, does not answer.
+        """
+        found = await self._main.read_document(PREFIX + self.label)
+        chosen = Expected(_chosen(), settled=False)
+        # First, so that whoever comes now neither believes nor seals what was before.
+        version = await self._main.write_document(
+            PREFIX + self.label, chosen.body, None if found is None else found.version
+        )
+        if found is not None and (before := _generation_in(found)):
+            # Whoever runs and has that in mind finds out.
+            await self.inner.delete(seal(before)[0].digest)
+        await self._put_seal(chosen.generation)
+        self._generation, self._settled = chosen.generation, False
+        await self._settle(Expected(chosen.generation, settled=False, version=version))
+        return chosen.generation
+
+    # --- what stores do -------------------------------------------------------------------------
+
+    async def put(self, entity: Entity, path: Path) -> None:
+        """See :meth:`stores.base.Store.put`."""
+        # Before, too: what is below a mount point is another disk.
+        await self.check()
+        await self.inner.put(entity, path)
+        await self.check()
+
+    async def stat(self, digest: str) -> Stored | None:
+        """See :meth:`stores.base.Store.stat`."""
+        found = await self.inner.stat(digest)
+        await self.check()
+        return found
+
+    async def open(
+        self, digest: str, start: int = 0, end: int | None = None
+    ) -> AsyncIterator[bytes]:
+        """See :meth:`stores.base.Store.open`."""
+        await self.check()
+        async for chunk in self.inner.open(digest, start, end):
+            yield chunk
+
+    async def delete(self, digest: str) -> None:
+        """See :meth:`stores.base.Store.delete`."""
+        await self.check()
+        await self.inner.delete(digest)
+        await self.check()
+
+    async def list(self) -> AsyncIterator[Stored]:
+        """See :meth:`stores.base.Store.list`; without the seal."""
+        await self.check()
+        own = seal(await self.generation())[0].digest
+        async for stored in self.inner.list():
+            if stored.digest != own:
+                yield stored
+        await self.check()
+
+    async def read_document(self, name: str) -> Document | None:
+        """See :meth:`stores.base.Store.read_document`."""
+        found = await self.inner.read_document(name)
+        await self.check()
+        return found
+
+    async def write_document(self, name: str, body: bytes, expect: str | None) -> str:
+        """See :meth:`stores.base.Store.write_document`."""
+        await self.check()
+        version = await self.inner.write_document(name, body, expect)
+        await self.check()
+        return version
+
+    async def delete_document(self, name: str) -> None:
+        """See :meth:`stores.base.Store.delete_document`."""
+        await self.check()
+        await self.inner.delete_document(name)
+        await self.check()
+
+    async def list_documents(self, prefix: str) -> AsyncIterator[str]:
+        """See :meth:`stores.base.Store.list_documents`."""
+        await self.check()
+        async for name in self.inner.list_documents(prefix):
+            yield name
+        await self.check()
+
+    def local_path(self, digest: str) -> Path | None:
+        """As the inner store, which is not asked whether it is the one."""
+        return self.inner.local_path(digest)
+
+    async def close(self) -> None:
+        """Close the inner store; the main one is its owner's."""
+        await self.inner.close()
+
+    # --- the seal -------------------------------------------------------------------------------
+
+    async def _expected(self) -> Expected:
+        """What the main store says; it is told, if it says nothing yet."""
+        name = PREFIX + self.label
+        for _ in range(_ATTEMPTS):
+            document = await self._main.read_document(name)
+            if document is not None:
+                try:
+                    return parse(document)
+                except ValueError as error:
+                    raise StoreUnavailable(
+                        f"{self._main.name}, document {name}: {error}; run `offramp stores renew"
+                        f" {self.label}`"
+                    ) from error
+            if not self._writes:
+                return Expected("", settled=False)
+            chosen = Expected(_chosen(), settled=False)
+            try:
+                version = await self._main.write_document(name, chosen.body, None)
+            except Conflict:
+                continue  # somebody else was first
+            return Expected(chosen.generation, settled=False, version=version)
+        raise StoreUnavailable(
+            f"{self._main.name}, document {name}: others wrote it each time that it was not there;"
+            " try again"
+        )
+
+    async def _is_sealed(self, generation: str) -> bool:
+        own = seal(generation)[0]
+        found = await self.inner.stat(own.digest)
+        return found is not None and found.size == own.size
+
+    async def _put_seal(self, generation: str) -> None:
+        own, content = seal(generation)
+        with tempfile.TemporaryDirectory() as directory:
+            path = Path(directory, "seal")
+            path.write_bytes(content)
+            await self.inner.put(own, path)
+
+    async def _settle(self, expected: Expected) -> None:
+        """Say in the main store that the seal was seen: without it, it is not the one."""
+        said = Expected(expected.generation, settled=True)
+        try:
+            await self._main.write_document(PREFIX + self.label, said.body, expected.version)
+        except Conflict:
+            return  # others have done so, or renewed it: the next look tells
+        self._settled = True
+
+
+def _chosen() -> str:
+    return secrets.token_hex(_GENERATION_BYTES)
+
+
+def _generation_in(document: Document) -> str:
+    """The generation that a document names; empty if it is damaged."""
+    try:
+        return parse(document).generation
+    except ValueError:
+        return ""
+
+
+async def generation_of(store: Store) -> str:
+    """See :meth:`Replica.generation`; of any other store, there is none."""
+    return await store.generation() if isinstance(store, Replica) else ""
+
+
+def innermost(store: Store) -> Store:
+    """The store that does the work of a replica; any other store itself."""
+    return store.inner if isinstance(store, Replica) else store
