@@ -45,8 +45,9 @@ from server.wiring import (
     build_targets,
     signing_keys,
 )
-from stores.base import Store
+from stores.base import Store, StoreUnavailable
 from stores.entity import Entity
+from stores.replica import NotTheSame, confirm
 
 # Content that is small enough to be read in place of a probe.
 _SMALL: Final = 1 << 20
@@ -87,7 +88,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
         )
         content = await _content(settings, store, publisher, asked)
-        seen, note = await _looked_at(settings, store, targets, content)
+        seen, note = await _looked_at(settings, stores, targets, content)
         notes += note
     known = Known(
         settings,
@@ -146,13 +147,13 @@ async def _content(settings: Settings, store: Store, publisher: Publisher, asked
 
 
 async def _looked_at(
-    settings: Settings, store: Store, targets: tuple[Target, ...], content: Content
+    settings: Settings, stores: Stores, targets: tuple[Target, ...], content: Content
 ) -> tuple[Mapping[str, Seen], list[str]]:
     """The targets through which nothing comes now, and what to say where that is not known.
 
     What servers probe with is read, if one has put it into the store; else the content.
     """
-    probe, through = PROBE_ENTITY, targets
+    probe, through, store = PROBE_ENTITY, targets, stores.main
     if await store.stat(PROBE_ENTITY.digest) is None:
         # Through another it may not come although that is up.
         probe = content.entity
@@ -164,9 +165,14 @@ async def _looked_at(
         limit = settings.health.rules.timeout
         try:
             async with asyncio.timeout(limit):
+                await confirm(stores.store_of(target))
                 await read_back_anew(store, target, probe)
         except TimeoutError:
             return f"no answer within {limit:g} s"
+        except NotTheSame as error:
+            return error.what
+        except StoreUnavailable as error:
+            return str(error)
         except NotReadable as error:
             said = str(error).removeprefix(f"entity {probe.digest}, ")
             return said.removeprefix(f"target {target.name}: ")

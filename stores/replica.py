@@ -327,3 +327,9 @@ async def generation_of(store: Store) -> str:
 def innermost(store: Store) -> Store:
     """The store that does the work of a replica; any other store itself."""
     return store.inner if isinstance(store, Replica) else store
+
+
+async def confirm(store: Store) -> None:
+    """See :meth:`Replica.check`; any other store passes."""
+    if isinstance(store, Replica):
+        await store.check()
