@@ -17,6 +17,7 @@ from stores.base import Conflict, Stored, StoreUnavailable
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore
 from stores.memory import MemoryStore
+from stores.replica import Replica
 
 DAY = 86400.0
 NOW = 100 * DAY
@@ -296,3 +297,40 @@ async def test_what_a_store_of_copies_still_has_is_not_forgotten(
     await shelf.write(Catalog("a", "sha1", retired=(Retired(young.digest, NOW - 20 * DAY),)))
     report = await collect(shelf.store, NOW, KEEP, replicas=(other.store,))
     assert (report.deleted, report.forgotten) == ((), 0)
+
+
+async def test_what_is_permanent_is_never_due(shelf: Shelf, tmp_path: Path) -> None:
+    """In no store, though no catalog names it and nobody puts it again."""
+    probe, old = await shelf.put("probe", 90 * DAY), await shelf.put("old", 90 * DAY)
+    copies = Shelf(tmp_path)
+    await copies.put("probe", 90 * DAY)
+    report = await collect(
+        shelf.store,
+        NOW,
+        KEEP,
+        replicas=(copies.store,),
+        permanent=frozenset((probe.digest,)),
+    )
+    assert report.deleted == (old.digest,)
+    assert set(shelf.store.entities) == set(copies.store.entities) == {probe.digest}
+
+
+async def test_nothing_is_forgotten_of_one_that_is_not_the_same(
+    shelf: Shelf, tmp_path: Path
+) -> None:
+    """An empty store in its place does not say that what it had is gone."""
+    copies = Shelf(tmp_path)
+    replica = Replica("eu", copies.store, shelf.store)
+    await replica.check()
+    old = await shelf.put("old", 90 * DAY)
+    await claim(shelf.store, "r", old.digest, NOW - 90 * DAY)
+    copies.store.entities.clear()
+    report = await collect(shelf.store, NOW, KEEP, replicas=(replica,))
+    assert report.deleted == (old.digest,)
+    assert [said.partition(" is not the one")[0] for said in report.unreached] == [
+        "the store eu (memory)"
+    ]
+    assert await claims(shelf.store, "r") == {old.digest}
+    await replica.renew()
+    await collect(shelf.store, NOW, KEEP, replicas=(replica,))
+    assert await claims(shelf.store, "r") == frozenset()

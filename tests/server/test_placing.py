@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from redirects.targets import HttpTarget, SignedHttpTarget, Target
+from redirects.targets import HttpTarget
 from redirects.window import Window
 from server.access.rules import AccessRules
 from server.placing import Stores, placements_of
 from server.settings import Settings
 from server.settings_stores import PlacementSettings
 from server.wiring import build_stores, build_targets, signing_keys
+from stores.base import Store
+from stores.directory import DirectoryStore
 from stores.memory import MemoryStore
+from stores.replica import Replica
 
 WINDOW = Window(900.0, 3600.0)
 NEAR, FAR = (HttpTarget(name, f"http://{name}.example", WINDOW) for name in ("near", "far"))
@@ -65,28 +68,58 @@ def test_an_audience_knows_them() -> None:
     assert (of_upstream.targets, of_upstream.unplaced) == ({"self"}, {"far"})
 
 
+async def fingerprints(tmp_path: Path, main: Store, behind: dict[str, object] | None) -> list[str]:
+    """Of three targets, that read a store beside the main one, or that."""
+    key = {"id": "k", "secret": "0123456789abcdef0123456789abcdef"}
+    targets: list[dict[str, object]] = [
+        {"type": "http", "base_url": "http://cdn.example"},
+        {"type": "hmac", "base_url": "http://cdn.example", "keys": [key]},
+    ]
+    values: dict[str, object] = {"data": tmp_path, "targets": targets}
+    if behind is not None:
+        if behind["type"] == "s3":
+            targets.append({"type": "s3", "endpoint": "http://cdn.example"})
+        values["stores"] = [{"name": "x", **behind}]
+        values["targets"] = [{**target, "store": "x"} for target in targets]
+    read = Settings.model_validate(values)
+    placed = build_stores(read, main)
+    made = await build_targets(read, placed, signing_keys(tmp_path))
+    await placed.close()
+    assert {placed.store_of(target) for target in made} == {placed.named()[read.targets[0].store]}
+    return [target.fingerprint for target in made]
+
+
 async def test_fingerprints_tell_stores_apart(tmp_path: Path) -> None:
     """What came through a URL from one store is not believed to be in another behind it later."""
-    key = {"id": "k", "secret": "0123456789abcdef0123456789abcdef"}
-    found: dict[str, set[str]] = {}
-    for place in ("one", "two", None):
-        targets = [
-            {"type": "http", "base_url": "http://cdn.example"},
-            {"type": "hmac", "base_url": "http://cdn.example", "keys": [key]},
-        ]
-        values: dict[str, object] = {"data": tmp_path, "targets": targets}
-        if place is not None:
-            values["stores"] = [{"name": "x", "type": "directory", "path": tmp_path / place}]
-            values["targets"] = [{**target, "store": "x"} for target in targets]
-        read = Settings.model_validate(values)
-        placed = build_stores(read, MemoryStore())
-        made: tuple[Target, ...] = await build_targets(read, placed, signing_keys(tmp_path))
-        for target in made:
-            assert isinstance(target, HttpTarget | SignedHttpTarget)
-            assert placed.store_of(target).name.endswith(place or "")
-            found.setdefault(target.name, set()).add(target.fingerprint)
-        await placed.close()
-    assert {name: len(fingerprints) for name, fingerprints in found.items()} == {
-        "http": 3,
-        "hmac": 3,
-    }
+    main = MemoryStore()
+    s3 = {"type": "s3", "bucket": "b", "region": "r", "access_key_id": "A", "path_style": True}
+    behind: tuple[dict[str, object] | None, ...] = (
+        None,
+        {"type": "directory", "path": tmp_path / "one"},
+        {"type": "directory", "path": tmp_path / "two"},
+        {**s3, "secret_access_key": "k", "endpoint": "http://one.example"},
+        {**s3, "secret_access_key": "k", "endpoint": "http://two.example"},
+    )
+    found = [await fingerprints(tmp_path, main, each) for each in behind]
+    every = [fingerprint for each in found for fingerprint in each]
+    assert len(set(every)) == len(every) == 12
+    assert [await fingerprints(tmp_path, main, each) for each in behind] == found
+
+
+async def test_fingerprints_change_when_a_store_is_renewed(tmp_path: Path) -> None:
+    """What was read back before counts no more, through none of its targets."""
+    main, place = MemoryStore(), tmp_path / "one"
+    behind: dict[str, object] = {"type": "directory", "path": place}
+    before = await fingerprints(tmp_path, main, behind)
+    store = DirectoryStore(place)
+    await Replica("x", store, main).renew()
+    await store.close()
+    assert not set(before) & set(await fingerprints(tmp_path, main, behind))
+
+
+async def test_those_of_the_main_store_stay(tmp_path: Path) -> None:
+    """Through an upgrade, too: otherwise all that there is would be read back anew."""
+    main = MemoryStore()
+    found = await fingerprints(tmp_path, main, None)
+    assert found == ["5aa160fd9ff3bf64", "67719940188939e5"]
+    assert not main.documents

@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from stores.base import Store
 from stores.directory import DirectoryStore
 from stores.entity import Entity
 from stores.memory import MemoryStore
+from stores.replica import Replica
 from stores.s3 import S3Store
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ async def make_s3(moto_endpoint: str, bucket: str) -> AsyncIterator[Callable[...
         await store.close()
 
 
-@pytest.fixture(params=["directory", "s3", "s3-with-prefix", "memory"])
+@pytest.fixture(params=["directory", "s3", "s3-with-prefix", "memory", "replica"])
 async def bench(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -129,6 +130,9 @@ async def bench(
             made = _directory(tmp_path / "store")
         case "memory":
             made = _memory()
+        case "replica":
+            made = _memory()
+            made = replace(made, store=Replica("eu", made.store, MemoryStore()))
         case kind:
             prefix = "offramp/main" if kind == "s3-with-prefix" else ""
             made = _s3(make_s3(prefix), bucket, prefix)
