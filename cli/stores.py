@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -20,10 +21,11 @@ def command() -> None:
     """Look after the stores of copies."""
 
 
-@command.command()
+@command.command("renew")
 @click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @settings_options(root=False)
-def renew(given: Given, name: str) -> None:
+def renew(given: Given, name: str, *, as_json: bool) -> None:
     """Begin anew with the store NAME, one of `stores` in the settings, as it is found now.
 
     For one that was emptied, replaced, or has lost a part of its content, and that is refused
@@ -40,13 +42,17 @@ def renew(given: Given, name: str) -> None:
             " needs no renewing"
         )
     with told_plainly():
-        place = asyncio.run(_renewed(settings, name))
-    click.echo(f"{name} ({place}): taken as it is, and known to have nothing")
-    click.echo("run `offramp index`, then restart every server")
+        place, generation = asyncio.run(_renewed(settings, name))
+    if as_json:
+        told = {"store": name, "place": place, "generation": generation}
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(f"{name} ({place}) begins anew: what was noted of its content counts no more")
+    click.echo("now run `offramp index`, then restart every server")
 
 
-async def _renewed(settings: Settings, name: str) -> str:
-    """Renew a store; how it is called."""
+async def _renewed(settings: Settings, name: str) -> tuple[str, str]:
+    """Renew a store; what it is called, and its new generation."""
     from server.wiring import build_store, build_stores
     from stores.base import Conflict
     from stores.replica import Replica
@@ -55,9 +61,8 @@ async def _renewed(settings: Settings, name: str) -> str:
     try:
         store = stores.replicas[name]
         assert isinstance(store, Replica)  # noqa: S101 - as build_stores makes them
-        await store.renew()
+        return store.name, await store.renew()
     except Conflict as error:
         raise Failed(f"{error}: somebody else renews it; run the same command again") from error
     finally:
         await stores.close()
-    return store.name

@@ -86,6 +86,7 @@ def test_each_store_is_looked_at(bucket: str) -> None:
     ):
         assert line in said
     assert said.count("conditional writes") == 1
+    assert not list(Path().rglob("documents/stores/*"))  # who only looks begins nothing
     assert "warn  placements: 'private/*' matches no repository below" in said
 
 
@@ -113,3 +114,29 @@ def test_patterns_that_fit(root: Path) -> None:
         placements = [{"repositories": [pattern], "stores": ["main"]}]
         read = Settings.model_validate({"root": root, "placements": placements})
         assert len(list(check_placements(read))) == count
+
+
+def test_a_store_that_was_emptied(bucket: str, s3_endpoint: str) -> None:
+    """Whoever looks says so, and how to begin anew; until then commands that write to it fail."""
+    run("index")
+    session = boto3.Session(aws_access_key_id="AKIATEST", aws_secret_access_key="hunter2")
+    with closing(session.client("s3", region_name="us-east-1", endpoint_url=s3_endpoint)) as client:
+        for found in client.list_objects_v2(Bucket=bucket)["Contents"]:
+            client.delete_object(Bucket=bucket, Key=found["Key"])
+    was = f"the store eu (s3 {bucket}) is not the one that it was"
+    assert f"fail  {was}" in run("doctor", code=1).stdout
+    assert was in run("index", code=1).stderr
+    asked = ("explain", "--repo", "group/a.git", "--from", "192.0.2.7", "--accepts", "http")
+    assert was in run(*asked).stdout
+    purged = run("purge", "group/a.git", "root", code=1)
+    assert f"{was}: " in purged.stderr
+    assert f"eu (s3 {bucket}) begins anew" in run("stores", "renew", "eu").stdout
+    assert run("index").stdout.count("made") == 2
+    assert "s3,self" in run("bundles").stdout
+
+
+@pytest.mark.parametrize(("name", "said"), [("main", "needs no renewing"), ("us", "there are eu")])
+def test_what_cannot_be_renewed(bucket: str, name: str, said: str) -> None:
+    """Only what stands in the settings can, beside the main store."""
+    del bucket
+    assert said in run("stores", "renew", name, code=2).stderr

@@ -6,11 +6,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import boto3
 import pytest
 from click.testing import CliRunner
 from moto.server import ThreadedMotoServer
@@ -20,8 +22,9 @@ from indexer.catalog import load
 from indexer.report import Silent
 from server.indexing import Indexed, index_all
 from server.wiring import build_store, build_stores
+from stores.replica import NotTheSame
 from tests.conformance.clones import accepting, locations, state, stock
-from tests.conformance.places import endpoint, file_server, s3, s3_server, stop
+from tests.conformance.places import BUCKET, endpoint, file_server, s3, s3_server, stop
 from tests.conformance.repositories import Repository
 from tests.conftest import Serve, Served
 from tests.server.asking import make_repository
@@ -130,8 +133,8 @@ async def named(served: Served, repository: str) -> set[str]:
 def run(served: Served, config: Path, *words: str, code: int = 0) -> dict[str, Any]:
     """What a command prints, with the settings of a server."""
     values = served.settings.model_dump(mode="json", exclude_none=True)
-    secrets = [store["secret_access_key"] for store in values["stores"]]
-    assert set(secrets) <= {"**********"}
+    secrets = {store.get("secret_access_key") for store in values["stores"]}
+    assert secrets <= {"**********", None}
     config.write_text(_toml(values["stores"], values["targets"], values.get("placements", ())))
     words = (*words, "--config", str(config), "--data", str(served.settings.data), "--json")
     result = CliRunner().invoke(offramp, words)
@@ -143,8 +146,12 @@ def run(served: Served, config: Path, *words: str, code: int = 0) -> dict[str, A
 def _toml(*tables: Any) -> str:
     lines = []
     for title, table in zip(("stores", "targets", "placements"), tables, strict=True):
-        secret = {"secret_access_key": "hush"} if title == "stores" else {}
         for entry in table:
+            secret = (
+                {"secret_access_key": "hush"}
+                if entry.get("type") == "s3" and "bucket" in entry
+                else {}
+            )
             lines.append(f"[[{title}]]")
             lines += [f"{key} = {json.dumps(value)}" for key, value in {**entry, **secret}.items()]
     return "\n".join(lines)
@@ -265,3 +272,75 @@ async def test_a_purge_reaches_every_store_or_says_that_it_did_not(
     assert not said["unreached"]
     assert {found["digest"] for found in said["removed"]} >= secret
     assert not secret & (await holding(served))["america"]
+
+
+def empty(server: ThreadedMotoServer) -> None:
+    """Take everything out of its bucket, as somebody does who means another one."""
+    session = boto3.Session(aws_access_key_id="AKIATEST", aws_secret_access_key="hush")
+    with closing(
+        session.client("s3", region_name="us-east-1", endpoint_url=endpoint(server))
+    ) as client:
+        for found in client.list_objects_v2(Bucket=BUCKET)["Contents"]:
+            client.delete_object(Bucket=BUCKET, Key=found["Key"])
+
+
+async def test_a_store_that_was_emptied_is_named_again_when_somebody_says_so(
+    scene: Scene, repository: Repository
+) -> None:
+    """Until then no client is sent there, and nothing is written there; then it is filled."""
+    name = name_of(repository)
+    served = await scene.serves()
+    config = scene.directory / "offramp.toml"
+    bucket = urlsplit(endpoint(scene.moto)).netloc
+    assert await scene.clone(served, name, US, "--depth=1") == {bucket}
+    await index(served)
+    assert await scene.clone(served, name, US) == {bucket}
+    await asyncio.to_thread(empty, scene.moto)
+    await served.runtime.health.probe()
+    assert await scene.clone(served, name, US) == set()
+    assert await scene.clone(await scene.serves(), name, US, "--depth=1") == set()
+    indexed = await index(served)
+    assert not any(report.failed for report in indexed.reports)
+    assert ["is not the one that it was" in fault for fault in indexed.faults] == [True, True]
+    with pytest.raises(NotTheSame):
+        await holding(served)
+    said = await asyncio.to_thread(run, served, config, "stores", "renew", "america")
+    assert said["store"] == "america"
+    assert await holding(served) == {"main": (await holding(served))["main"], "america": set()}
+    assert not (await index(served)).faults
+    assert (await holding(served))["america"] >= await named(served, name)
+    assert await scene.clone(served, name, US) == set()  # it has the old generation in mind
+    assert await scene.clone(await scene.serves(), name, US) == {bucket}
+
+
+async def test_nothing_is_gone_from_a_store_that_is_not_mounted(
+    scene: Scene, repository: Repository
+) -> None:
+    """A purge fails, and finds it when it is mounted again; nothing is put below the mount."""
+    name = name_of(repository)
+    place, elsewhere = scene.directory / "eu", scene.directory / "elsewhere"
+    (place / "entities").mkdir(parents=True)
+    config = scene.directory / "offramp.toml"
+    async with file_server(place) as files:
+        targets = [{"type": "http", "name": "eu", "store": "eu", "base_url": files}]
+        served = await scene.serve(
+            scene.root,
+            stores=[{"name": "eu", "type": "directory", "path": place}],
+            targets=[*targets, {"type": "self"}],
+        )
+        await index(served)
+        assert await scene.clone(served, name, EU) == {urlsplit(files).netloc}
+        had = await named(served, name)
+        place.rename(elsewhere)
+        place.mkdir()
+        assert len((await index(served)).faults) == 2
+        words = ("purge", name, str(scene.root))
+        said = await asyncio.to_thread(run, served, config, *words, code=1)
+        assert len(said["unreached"]) == 1
+        assert list(place.iterdir()) == []
+        place.rmdir()
+        elsewhere.rename(place)
+        assert (await holding(served))["eu"] >= had
+        said = await asyncio.to_thread(run, served, config, *words)
+        assert not said["unreached"]
+        assert not had & (await holding(served))["eu"]

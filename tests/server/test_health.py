@@ -22,6 +22,7 @@ from server.readback import NotReadable, read_back_anew
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore, Hang
 from stores.memory import MemoryStore
+from stores.replica import Replica
 from tests.conftest import Serve
 
 WINDOW = Window(900.0, 3600.0)
@@ -507,6 +508,36 @@ async def test_a_store_takes_only_its_own_targets_with_it(
         ("one", State.UNSEEN),
         ("one", State.UP),
     ]
+
+
+async def test_a_store_that_is_not_the_one_that_it_was(
+    store: FaultyStore, targets: Targets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No probe is put into it; its targets are down, and people are told why, once in the log."""
+    inner = MemoryStore()
+    health = Health(
+        store,
+        (ONE, TWO),
+        targets.read_back,
+        SELDOM,
+        replicas={"eu": Replica("eu", inner, store)},
+        reads={"one": "main", "two": "eu"},
+    )
+    await health.probe()
+    assert health.down() == frozenset()
+    had = dict(inner.entities)
+    inner.entities.clear()
+    await probed(health, 3)
+    assert not inner.entities
+    assert health.down() == {TWO.fingerprint}
+    assert health.states() == (("one", State.UP), ("two", State.DOWN))
+    said = health.observed()[1].seen
+    assert said.startswith("the store eu (memory) is not the one that it was: ")
+    assert caplog.text.count("run `offramp stores renew eu`") == 1
+    assert caplog.text.count("the store eu is refused, so none of its targets is named") == 1
+    inner.entities.update(had)
+    await probed(health, 2)
+    assert health.down() == frozenset()
 
 
 async def test_a_store_that_hangs_keeps_no_target_of_another_from_being_probed(
