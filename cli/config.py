@@ -164,8 +164,9 @@ def schema() -> None:
 
 
 @command.command(hidden=True)
-def docs() -> None:
-    """Print docs/settings.md."""
-    from cli.settings_page import page
+@click.argument("which", type=click.Choice(["settings", "cli"]), default="settings")
+def docs(which: str) -> None:
+    """Print docs/settings.md, or docs/cli.md."""
+    from cli import commands_page, settings_page
 
-    click.echo(page(), nl=False)
+    click.echo((commands_page if which == "cli" else settings_page).page(), nl=False)
