@@ -10,10 +10,12 @@ import click
 import pytest
 from aiohttp import web
 from click.testing import CliRunner
+from prometheus_client.metrics import MetricWrapperBase
 
 from cli.commands_page import commands, page
 from cli.main import offramp
 from server.app import make_admin_app, make_app
+from server.metrics import Metrics
 from tests.conftest import Serve
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
@@ -43,6 +45,23 @@ def test_every_command_is_on_the_page() -> None:
     assert on_page == {context.info_name for context in commands(offramp, "offramp")}
     assert {"offramp serve", "offramp config check"} <= on_page
     assert "offramp config docs" not in on_page
+
+
+def test_every_metric_is_documented_with_its_labels() -> None:
+    """operations.md lists each metric with just the labels that it has."""
+    rows = re.findall(
+        r"^\| `(offramp_\w+)` \| (.*?) \|", (DOCS / "operations.md").read_text(), re.MULTILINE
+    )
+    written = {name: re.findall(r"`(\w+)`", labels) for name, labels in rows}
+    kept = {
+        collector._name + ("_total" if collector._type == "counter" else ""): [
+            *collector._labelnames
+        ]
+        for collector in Metrics()._registry._collector_to_names
+        if isinstance(collector, MetricWrapperBase)
+    }
+    assert len(kept) > 10
+    assert {name: labels for name, labels in written.items() if name in kept} == kept
 
 
 Routes = dict[str, set[str]]
