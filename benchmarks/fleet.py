@@ -20,27 +20,28 @@ from benchmarks.fleet_picture import draw
 from benchmarks.fleet_tally import Tally
 from benchmarks.fleet_world import QUICK, Effort, World
 from benchmarks.table import Report, short
-from redirects.health import Rules
+from server.settings_health import HealthSettings
 
 SEED: Final = 6
 
-# Of the settings: health.suspicion.
-_WINDOW: Final = 30.0
+_DEFAULTS: Final = HealthSettings()
 
 
 def measure(report: Report, say: Callable[[str], None], *, quick: bool = False) -> Result:
     """Live a day with the settings that there are by default, and add its goals to the report."""
-    result, _ = _live(QUICK if quick else Effort(), Rules(), say)
+    result, _ = _live(QUICK if quick else Effort(), _DEFAULTS, say)
     report.goals += result.goals()
     report.about["fleet"] = asdict(result)
     return result
 
 
-def _live(effort: Effort, rules: Rules, say: Callable[[str], None]) -> tuple[Result, Tally]:
+def _live(
+    effort: Effort, settings: HealthSettings, say: Callable[[str], None]
+) -> tuple[Result, Tally]:
     say(f"a day of {effort.clients:,} clients, {effort.jobs:,} downloads")
     world = World.draw(effort, SEED)
-    tally = live(world, rules, _WINDOW, SEED)
-    return Result.of(world, tally, rules), tally
+    tally = live(world, settings.rules, settings.suspicion, SEED)
+    return Result.of(world, tally, settings.rules), tally
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -52,20 +53,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="all figures, as JSON")
     parser.add_argument("--svg", type=Path, metavar="PATH", help="draw the day")
     parser.add_argument(
-        "--interval", type=float, default=Rules().interval, metavar="S", help="health.interval"
+        "--interval", type=float, default=_DEFAULTS.interval, metavar="S", help="health.interval"
     )
     parser.add_argument(
-        "--up-after", type=int, default=Rules().up_after, metavar="N", help="health.up_after"
+        "--up-after", type=int, default=_DEFAULTS.up_after, metavar="N", help="health.up_after"
     )
     given = parser.parse_args(arguments)
     try:
-        timeout = min(Rules().timeout, given.interval / 2)
-        rules = Rules(given.interval, timeout, up_after=given.up_after)
+        settings = HealthSettings(
+            interval=given.interval,
+            timeout=min(_DEFAULTS.timeout, given.interval / 2),
+            up_after=given.up_after,
+        )
     except ValueError as error:
         parser.error(str(error))
     talk = Console(stderr=True, highlight=False)
     effort = QUICK if given.quick else Effort()
-    result, tally = _live(effort, rules, lambda text: talk.print(f"[dim]{text}[/]"))
+    result, tally = _live(effort, settings, lambda text: talk.print(f"[dim]{text}[/]"))
     if given.json:
         print(json.dumps(asdict(result), indent=2))
     else:

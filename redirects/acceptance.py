@@ -26,13 +26,18 @@ class Acceptance:
             lists them in ``packfile-uris https,http``. Empty: it wants everything inline.
         targets: names of the targets that it can use, in its order of preference; Mercurial's wire
             protocol v2 lists them. None: it does not know our targets, and takes any.
+        in_vain: it would accept some, and was just sent to one in vain.
     """
 
     protocols: frozenset[str]
     targets: tuple[str, ...] | None = None
+    in_vain: bool = False
 
 
 ACCEPTS_NOTHING: Final = Acceptance(frozenset())
+
+SENT_IN_VAIN: Final = Acceptance(frozenset(), in_vain=True)
+"""Of a client that asks again what it was sent elsewhere for."""
 
 
 @dataclass(frozen=True, slots=True)

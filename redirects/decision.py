@@ -104,7 +104,7 @@ class Reason(Enum):
     )
     ASKED_AGAIN = (
         "asked_again",
-        "The client was sent to a mirror just now, and asks the same again (health.suspicion).",
+        "The client was sent elsewhere just now, and asks the same again (health.suspicion).",
     )
     NO_MIRROR = "no_mirror", "No mirror is left to which this session could move."
     NOT_MIRRORED = (

@@ -23,10 +23,11 @@ from typing import Final
 SOON: Final = 0.5
 
 # A target that fails again within this many seconds after it rose is one that flaps. It is down at
-# once, also if every second probe comes back; and each time it must answer twice as often before it
-# is believed again, up to 2 ** _DOUBLED times as often.
+# once, also if every second probe comes back; and each time it must answer four times as often
+# before it is believed again, up to 4 ** _FALLS times as often: for most of an hour, which is
+# longer than it lives.
 _STEADY: Final = 600.0
-_DOUBLED: Final = 4
+_FALLS: Final = 4
 
 
 class State(Enum):
@@ -141,14 +142,14 @@ class Breaker:
             Seen.ASKED_AGAIN: (self.failures, self.successes),
         }[what]
         flaps = what is Seen.FAILED and self.is_named and now - self.rose < _STEADY
-        enough = failures >= rules.down_after or successes >= rules.up_after << self.falls
+        enough = failures >= rules.down_after or successes >= rules.up_after << 2 * self.falls
         state = _TABLE[self.state, what][enough or flaps]
         since = self.since if state is self.state else now
         rose, falls = self.rose, self.falls
         if state is State.UP and self.has_failed:
             rose = now
         elif state is State.DOWN and self.state in {State.UP, State.SUSPECT}:
-            falls = min(falls + 1, _DOUBLED) if now - rose < _STEADY else 0
+            falls = min(falls + 1, _FALLS) if now - rose < _STEADY else 0
         return Breaker(state, since, failures, successes, rose, falls)
 
     @property

@@ -166,7 +166,7 @@ def unwilling(acceptance: Acceptance, *, enabled: bool, held_back: Reason | None
     if not enabled:
         return Reason.DISABLED
     if not acceptance.protocols:
-        return Reason.CLIENT_ACCEPTS_NONE
+        return Reason.ASKED_AGAIN if acceptance.in_vain else Reason.CLIENT_ACCEPTS_NONE
     return held_back
 
 

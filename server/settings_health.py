@@ -42,7 +42,7 @@ class HealthSettings(Section):
         ge=1,
         le=100,
         description="Probes that must come back, one after another, for a target that was down to"
-        " be named again. Of one that flaps, up to 16 times as many.",
+        " be named again. Of one that flaps, up to 256 times as many.",
     )
     suspicion: Duration = Field(
         30.0,

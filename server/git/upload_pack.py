@@ -11,7 +11,7 @@ from typing import Final
 from aiohttp import web
 
 from cache.flights import CacheUnavailable
-from redirects.acceptance import ACCEPTS_NOTHING
+from redirects.acceptance import SENT_IN_VAIN
 from redirects.audience import Audience
 from repos.git.repository import GitRepository, Snapshot
 from server.answer import Answer, Growing
@@ -110,7 +110,7 @@ class UploadPack:
         if redirecting and runtime.repeats.asked_again(request, question.key):
             # The question stays the one whose answer stands alone: it has been computed, it is
             # never thin where others are sent to it, and the next try is known by its key.
-            acceptance = ACCEPTS_NOTHING
+            acceptance = SENT_IN_VAIN
 
         def observe(seconds: float, cpu: float) -> None:
             runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds, cpu)

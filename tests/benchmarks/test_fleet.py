@@ -210,6 +210,9 @@ def test_it_prints_and_draws(
     assert (tmp_path / "day.svg").read_text().startswith("<svg")
     assert fleet.main(["--quick", "--interval", "5"]) == 0
     assert "Load by weight" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        fleet.main(["--interval", "0"])
+    assert "greater than" in capsys.readouterr().err
     report = Report()
     fleet.measure(report, lambda _: None, quick=True)
     assert len(report.goals) == 11

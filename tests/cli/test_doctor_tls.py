@@ -28,6 +28,7 @@ from cryptography.x509.oid import NameOID
 
 from server import checks_tls
 from server.checks_tls import Claim, check_tls, claims
+from server.placing import Stores
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import build_store, build_targets, signing_keys
@@ -210,7 +211,7 @@ async def test_what_is_claimed(tmp_path: Path) -> None:
         {"data": tmp_path / "data", "targets": targets, "public_url": "https://git.example.org"}
     )
     store = build_store(settings)
-    built = await build_targets(settings, store, signing_keys(settings.data))
+    built = await build_targets(settings, Stores(store), signing_keys(settings.data))
     await store.close()
     assert claims(settings, built) == (
         Claim("a", "a.example", 8443, True, ("1.2", "1.3")),

@@ -42,6 +42,8 @@ async def test_an_increment_that_is_asked_for_again(
         if not sent[-1]:
             await fleet.until(State.UP)  # the probe that it brought came back
     assert sent == [{"a"}, set(), {"a"}, set()]
+    why = [made.reason for made in fleet.served.runtime.decisions.last()]
+    assert why.count("asked_again") == 2
     held = [await state(client, tmp_path / f"{number}") for number in range(4)]
     assert held == held[:1] * 4
     assert f"refs/heads/main {repository.oid('main')} " in held[0].refs

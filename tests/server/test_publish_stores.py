@@ -59,6 +59,10 @@ class House:
         found = {name: await store.stat(digest) for name, store in self.stores.items()}
         return {name for name, stored in found.items() if stored is not None}
 
+    async def read(self, name: str) -> None:
+        """Read the entity through a target."""
+        await self.publisher.read_back(self.targets[name], self.source[0])
+
     async def publish(self, repository: str = "p.git") -> set[str]:
         """Publish it, and return the names of the stores whose targets can be named."""
         came = await self.publisher.publish(*self.source, repository)
@@ -162,6 +166,35 @@ async def test_nothing_counts_without_the_main_store(house: House) -> None:
     assert house.publisher.readable(house.source[0]) == frozenset()
     with pytest.raises(PublishRefused):
         await house.publish(ONLY_EU)
+
+
+def tells(store: FaultyStore, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """Set when something was written to a store."""
+    told, put = asyncio.Event(), store.put
+
+    async def telling(entity: Entity, path: Path) -> None:
+        await put(entity, path)
+        told.set()
+
+    monkeypatch.setattr(store, "put", telling)
+    return told
+
+
+async def test_no_copy_counts_before_the_main_store_has_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However fast it was written; it counts when the main store has it, too."""
+    written = [tells(house.stores[name], monkeypatch) for name in ("eu", "us")]
+    released = asyncio.Event()
+    house.stores["main"].faults["put"] = Hang(released)
+    running = asyncio.create_task(house.publish())
+    await asyncio.gather(*(event.wait() for event in written))
+    assert await house.holding() == {"eu", "us"}
+    # Longer than it would take to read them back, over loopback, if anybody did.
+    assert len(await asyncio.gather(*(house.read(name) for name in ("eu", "us") * 5))) == 10
+    assert house.publisher.readable(house.source[0]) == frozenset()
+    released.set()
+    assert await running == {"main", "eu", "us"}
 
 
 @pytest.mark.parametrize("lost", NAMES)

@@ -259,8 +259,8 @@ async def test_a_suspected_mirror_is_probed_now(world: World) -> None:
     await watch.look()
     watch.suspect(A)
     watched = watch._watched["a"]
-    assert watch.in_doubt(A)
-    assert not watch.in_doubt(B)
+    assert watch.is_suspected(A)
+    assert not watch.is_suspected(B)
     assert watch._due(watched, world.now) == [("git", "app")]
     assert watch.down() == frozenset()
 

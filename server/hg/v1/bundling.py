@@ -17,7 +17,7 @@ from aiohttp import web
 from cache.entities import OpenEntity
 from cache.errors import CacheUnavailable, RunFailed
 from indexer.catalog import CloneBundle
-from redirects.acceptance import ACCEPTS_NOTHING, Acceptance
+from redirects.acceptance import ACCEPTS_NOTHING, SENT_IN_VAIN, Acceptance
 from repos.hg.backend import Backend, BackendFailed
 from repos.hg.peer import Peer, PeerFailed, PeerRefused
 from repos.hg.repository import HgSnapshot
@@ -127,7 +127,7 @@ class Bundling:
         """Answer by the pipeline; ``instead`` asks whoever is behind us, without the cache."""
         exchange = request[EXCHANGE]
         if command.acceptance.protocols and self.runtime.repeats.asked_again(request, command.key):
-            command = replace(command, acceptance=ACCEPTS_NOTHING)
+            command = replace(command, acceptance=SENT_IN_VAIN)
         try:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
             if answer.redirected:

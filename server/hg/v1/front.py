@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from indexer.catalog import CloneBundle
-from redirects.acceptance import ACCEPTS_NOTHING, Location
+from redirects.acceptance import SENT_IN_VAIN, Location
 from redirects.decision import Reason
 from redirects.sessions import HERE, Session
 from repos.hg.database import IndexBroken, IndexUnreadable
@@ -275,7 +275,7 @@ class Front:
                 version=asked.version,
                 inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",
-                acceptance=ACCEPTS_NOTHING if in_vain else BOTH,
+                acceptance=SENT_IN_VAIN if in_vain else BOTH,
                 named=nearest.append,
             )
         )
