@@ -32,6 +32,7 @@ from server.answer import (
     Stored,
 )
 from server.catalogs import Catalogs
+from server.condition import Way
 from server.decisions import Decisions
 from server.health import Health
 from server.metrics import Metrics
@@ -179,12 +180,16 @@ class Pipeline:
         if flight.leader:
             self.metrics.executed(command.repository, command.dialect, command.name)
             _watch(flight)
-        outcome = Outcome.MISS if flight.leader else Outcome.FOLLOW
-        if not execution.inline:
-            redirected = await self._from_flight(command, flight)
-            if redirected is not None:
-                return redirected, outcome
-        return await _growing(flight), outcome
+        outcome: Way = Outcome.MISS if flight.leader else Outcome.FOLLOW
+        began = time.perf_counter()
+        try:
+            if not execution.inline:
+                redirected = await self._from_flight(command, flight)
+                if redirected is not None:
+                    return redirected, outcome
+            return await _growing(flight), outcome
+        finally:
+            self.metrics.condition.waited(outcome, time.perf_counter() - began)
 
     async def _from_flight(self, command: Command, flight: Flight) -> Answer | None:
         """Answer by a location, if this client may be told of one; None: feed it inline."""

@@ -33,6 +33,7 @@ from server.indexing import Indexing, changed
 from server.locator import Locator
 from server.logs import AccessLog, configure
 from server.metrics import Metrics
+from server.observing import Observing
 from server.pipeline import Pipeline
 from server.placing import Stores
 from server.publish import Publisher
@@ -55,6 +56,7 @@ from server.wiring import (
     signing_keys,
 )
 from stores.base import Store
+from stores.counted import CountedStore
 
 # Where, in the data directory, what `hg serve` reads lies while it runs.
 HG_SERVE = "hg-serve"
@@ -131,6 +133,13 @@ class Runtime:
         except BaseException:
             await stores.close()
             raise
+
+        def counted(name: str, inner: Store) -> Store:
+            return CountedStore(inner, metrics.condition.store_failed(name))
+
+        # Not before: the targets are made from what kind of store theirs is.
+        stores = stores.around(counted)
+        store = stores.main
         selection = build_selection(settings, targets)
         locator = await Locator.open(settings.regions, settings.data)
         programs = settings.limits.programs
@@ -223,7 +232,14 @@ class Runtime:
             )
 
         status = Status.open(settings, metrics, health, Shelves(settings, store, targets, served))
-        runners = [health.run(), catalogs.run(), _maintain(cache, metrics), status.run()]
+        observing = Observing.of(settings, metrics.condition, catalogs)
+        runners = [
+            health.run(),
+            catalogs.run(),
+            _maintain(cache, metrics),
+            status.run(),
+            observing.run(),
+        ]
         if locator.lists:
             runners.append(locator.run(http))
         if indexing is not None:
@@ -336,6 +352,6 @@ class Runtime:
 
 async def _maintain(cache: Cache, metrics: Metrics) -> None:
     while True:
-        await cache.maintain()
+        metrics.condition.evicted(await cache.maintain())
         metrics.cache_size(*cache.figures())
         await asyncio.sleep(MAINTAIN_SECONDS)

@@ -314,12 +314,18 @@ class _Parent:
         self._workers: dict[int, tuple[SpawnProcess, float]] = {}
         self._stopping = False
         self._failed = False
+        self._restarted: Callable[[], None] = lambda: None
 
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
         metrics_directory.prepare(self._figures)
+        # Of the parent: no worker lives through a restart. Any of them shows it.
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see _work
+
+        from server.condition import worker_restarts  # noqa: PLC0415 - see _work
         from server.logs import configure  # noqa: PLC0415 - see _work
 
+        self._restarted = worker_restarts(CollectorRegistry()).inc
         configure(self._settings.log)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
@@ -385,6 +391,7 @@ class _Parent:
         _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
         time.sleep(max(0.0, _RESTART_SECONDS - (time.monotonic() - started)))
         if not self._stopping:
+            self._restarted()
             self._start(number)
 
     def _stop(self, number: int, frame: object) -> None:

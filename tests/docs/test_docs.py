@@ -183,6 +183,11 @@ def metric_names() -> set[str]:
     rendered.session("git", Stay(Reason.NO_MIRROR))
     rendered.session_mirror("m", State.UP)
     rendered.refused("rate")
+    rendered.condition.waited(Outcome.MISS, 1.0)
+    rendered.condition.store_failed("main")("put")
+    rendered.condition.bundle("r", "full", 1.0)
+    rendered.condition.indexed(1.0, 1.0, {})
+    rendered.condition.disk("data", 1, 1)
     body, _ = rendered.render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
