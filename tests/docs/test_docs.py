@@ -169,8 +169,8 @@ def test_settings_exist(page: Path) -> None:
 # --- names ---------------------------------------------------------------------------------
 
 
-def metric_names() -> set[str]:
-    """Names under which the figures are scraped."""
+def figures() -> Metrics:
+    """Every figure that is kept, with some label where it has any."""
     rendered = Metrics()
     rendered.response("r", "d", "c", Outcome.HIT)
     rendered.content("r", "d", "inline", 1)
@@ -188,7 +188,12 @@ def metric_names() -> set[str]:
     rendered.condition.bundle("r", "full", 1.0)
     rendered.condition.indexed(1.0, 1.0, {})
     rendered.condition.disk("data", 1, 1)
-    body, _ = rendered.render()
+    return rendered
+
+
+def metric_names() -> set[str]:
+    """Names under which the figures are scraped."""
+    body, _ = figures().render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
 
