@@ -44,6 +44,7 @@ from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.status.published import Served, Shelves
 from server.status.status import Status
+from server.traces import Traces
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.upstreams.upstreams import Upstreams
@@ -107,6 +108,7 @@ class Runtime:
     upstreams: Upstreams | None
     indexing: Indexing | None
     status: Status
+    traces: Traces
     background: tuple[asyncio.Task[None], ...]
 
     @classmethod
@@ -121,6 +123,7 @@ class Runtime:
             OSError: the data directory cannot be used.
             stores.base.StoreError: the store does not answer.
         """
+        traces = Traces.open(settings.tracing)
         settings.data.mkdir(parents=True, exist_ok=True)
         keys = signing_keys(settings.data)
         store = build_store(settings)
@@ -297,6 +300,7 @@ class Runtime:
             upstreams=upstreams,
             indexing=indexing,
             status=status,
+            traces=traces,
             background=tuple(asyncio.create_task(runner) for runner in runners),
         )
 
@@ -345,6 +349,7 @@ class Runtime:
         await self.cache.close()
         await self.stores.close()
         self.sent_table.close()
+        await asyncio.to_thread(self.traces.close)
         for executor in (self.questions, *self.others):
             executor.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)

@@ -264,6 +264,7 @@ async def _try(settings: Settings) -> None:
     """See that data directory and store can be used, before workers say one by one that not."""
     from cache.cache import Cache  # noqa: PLC0415 - see _work
     from server.health import PROBE_ENTITY  # noqa: PLC0415
+    from server.traces import check_installed  # noqa: PLC0415
     from server.wiring import (  # noqa: PLC0415
         build_store,
         build_stores,
@@ -271,6 +272,7 @@ async def _try(settings: Settings) -> None:
         signing_keys,
     )
 
+    check_installed(settings.tracing)
     keys = signing_keys(settings.data)
     with ThreadPoolExecutor(1) as threads:
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
