@@ -44,12 +44,17 @@ def check(config: Path | None, *, files: bool) -> None:
     from cli.complaints import unknown_variables
     from server.checks_keys import check_keys
     from server.checks_scopes import check_scopes
+    from server.checks_tracing import check_traces_installed
     from server.verdict import Level
 
     settings = _checked(config)
     for line in unknown_variables(os.environ):
         click.echo(f"offramp: {line}", err=True)
-    found = [*check_scopes(settings), *(check_keys(settings) if files else ())]
+    found = [
+        *check_scopes(settings),
+        *check_traces_installed(settings),
+        *(check_keys(settings) if files else ()),
+    ]
     for verdict in found:
         kind = "" if verdict.level is Level.FAIL else "warning: "
         click.echo(f"offramp: {kind}{verdict.what}; {verdict.remedy}", err=True)

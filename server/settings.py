@@ -29,6 +29,7 @@ from server.settings_targets import (
     StoreSettings,
     TargetSettings,
 )
+from server.settings_tracing import TracingSettings
 from server.settings_upstreams import (
     AccessSettings,
     MirrorSettings,
@@ -214,6 +215,7 @@ class Settings(BaseSettings):
     hg: HgSettings = HgSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _whole(self) -> Settings:

@@ -173,8 +173,8 @@ def test_settings_exist(page: Path) -> None:
 # --- names ---------------------------------------------------------------------------------
 
 
-def metric_names() -> set[str]:
-    """Names under which the figures are scraped."""
+def figures() -> Metrics:
+    """Every figure that is kept, with some label where it has any."""
     rendered = Metrics()
     rendered.response("r", "d", "c", Outcome.HIT)
     rendered.content("r", "d", "inline", 1)
@@ -187,7 +187,17 @@ def metric_names() -> set[str]:
     rendered.session("git", Stay(Reason.NO_MIRROR))
     rendered.session_mirror("m", State.UP)
     rendered.refused("rate")
-    body, _ = rendered.render()
+    rendered.condition.waited(Outcome.MISS, 1.0)
+    rendered.condition.store_failed("main")("put")
+    rendered.condition.bundle("r", "full", 1.0)
+    rendered.condition.indexed(1.0, 1.0, {})
+    rendered.condition.disk("data", 1, 1)
+    return rendered
+
+
+def metric_names() -> set[str]:
+    """Names under which the figures are scraped."""
+    body, _ = figures().render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
 
