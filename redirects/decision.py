@@ -106,6 +106,18 @@ class Reason(Enum):
         "asked_again",
         "The client was sent elsewhere just now, and asks the same again (health.suspicion).",
     )
+    HELD_OFF = (
+        "held_off",
+        "Of this network, a client failed at the mirror, or fetched what no ref names: it stays.",
+    )
+    CLIENT_UNKNOWN = (
+        "client_unknown",
+        "The proxy that asks is not listed (regions.proxies): nobody could be known again.",
+    )
+    HIDES_REFS = (
+        "hides_refs",
+        "The repository hides refs; mirrors that show the same ones need not have their objects.",
+    )
     NO_MIRROR = "no_mirror", "No mirror is left to which this session could move."
     NOT_MIRRORED = (
         "not_mirrored",
