@@ -137,6 +137,14 @@ class Reason(Enum):
         "mirror_unreadable",
         "The mirror does not answer for this repository, or not as a server of it does.",
     )
+    MIRROR_LACKS = (
+        "mirror_lacks",
+        "The mirror does not offer all of git's protocol that is offered here.",
+    )
+    MIRROR_CUT_OFF = (
+        "mirror_cut_off",
+        "The mirror has not the whole history (it is a shallow clone).",
+    )
     MIRROR_REDIRECTS = (
         "mirror_redirects",
         "The mirror answers by a redirect itself; its URL must be the last one.",

@@ -259,8 +259,8 @@ async def _own(
     try:
         match repository:
             case GitRepository():
-                refs = await repository.refs()
-                return Ours(refs.digest, await git_digest(refs))
+                git = await repository.snapshot()
+                return Ours(git.refs.digest, await git_digest(git.refs), git.capabilities)
             case HgRepository():
                 snapshot = repository.at_hand() or await repository.snapshot()
                 return Ours(snapshot.digest, await hg_digest(snapshot))

@@ -196,6 +196,8 @@ def test_reasons_are_words_with_sentences() -> None:
         "mirror_unknown",
         "mirror_stale",
         "mirror_unreadable",
+        "mirror_lacks",
+        "mirror_cut_off",
         "mirror_redirects",
         "mirror_moves_sessions",
         "mirror_no_offramp",
