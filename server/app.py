@@ -378,7 +378,12 @@ class _Served:
         return response
 
     async def here(self, request: web.Request) -> web.StreamResponse:
-        """What follows ``/-/here`` is a path like any other, but sessions stay there."""
+        """What follows ``/-/here`` is a path like any other, but sessions stay there.
+
+        Proxies may let in by path, so nothing has a second one that nobody asked for.
+        """
+        if not self.runtime.settings.sessions.here:
+            return answers.text(404, f"Nothing is served below {HERE} (sessions.here).")
         rest = request.raw_path.removeprefix(HERE)
         # Two slashes would begin a host's name.
         if rest == request.raw_path or rest.startswith("//"):

@@ -20,7 +20,7 @@ from server.settings_health import HealthSettings
 from server.settings_limits import LimitSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
-from server.settings_sessions import SessionMirrorSettings, check_session_mirrors
+from server.settings_sessions import SessionMirrorSettings, SessionSettings, check_session_mirrors
 from server.settings_stores import MAIN, PlacementSettings, ReplicaSettings, check_stores
 from server.settings_targets import (
     DirectoryStoreSettings,
@@ -201,6 +201,7 @@ class Settings(BaseSettings):
         (), description="Forges and servers whose repositories are mirrored and served."
     )
     mirrors: MirrorSettings = MirrorSettings()
+    sessions: SessionSettings = SessionSettings()
     session_mirrors: tuple[SessionMirrorSettings, ...] = Field(
         (),
         description="Other servers of the same repositories, to which clients may be redirected"
