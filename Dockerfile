@@ -23,7 +23,9 @@ COPY indexer indexer
 COPY server server
 COPY client client
 COPY cli cli
-RUN /opt/offramp/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt . \
+ARG EXTRAS=""
+RUN /opt/offramp/bin/pip install --no-cache-dir --disable-pip-version-check -c constraints.txt \
+    ".${EXTRAS}" \
  && /opt/offramp/bin/pip uninstall --yes --disable-pip-version-check setuptools wheel
 
 FROM ${BASE}

@@ -80,12 +80,15 @@ class Cache:
         await self.flights.close()
         await asyncio.to_thread(self._flush)
 
-    async def maintain(self) -> None:
+    async def maintain(self) -> int:
         """Write down last uses and, if there is too much, evict. To be called every few seconds.
 
         A disk that refuses is reported to the log; the next call tries again.
+
+        Returns:
+            How many bytes were evicted.
         """
-        await asyncio.to_thread(self._maintain)
+        return await asyncio.to_thread(self._maintain)
 
     def total_size(self) -> int:
         """Bytes of entities and records; see :meth:`cache.usage.Usage.figures`."""
@@ -110,17 +113,18 @@ class Cache:
         except CacheUnavailable as error:
             _log.warning("last uses are not written down: %s", error)
 
-    def _maintain(self) -> None:
+    def _maintain(self) -> int:
         # A server that nobody asks does nothing. What other processes add is in their figures,
         # and they evict.
         if self.usage.has_noted():
             self._flush()
         full, self._full.rung = self._full.rung, False
         if self.total_size() <= self.max_size and not full:
-            return
+            return 0
         try:
             removed = self.usage.evict(self.max_size, disk_full=full)
         except CacheUnavailable as error:
             _log.warning("nothing is evicted: %s", error)
-        else:
-            _log.info("evicted %d bytes of what was not used for longest", removed)
+            return 0
+        _log.info("evicted %d bytes of what was not used for longest", removed)
+        return removed

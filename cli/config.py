@@ -44,12 +44,17 @@ def check(config: Path | None, *, files: bool) -> None:
     from cli.complaints import unknown_variables
     from server.checks_keys import check_keys
     from server.checks_scopes import check_scopes
+    from server.checks_tracing import check_traces_installed
     from server.verdict import Level
 
     settings = _checked(config)
     for line in unknown_variables(os.environ):
         click.echo(f"offramp: {line}", err=True)
-    found = [*check_scopes(settings), *(check_keys(settings) if files else ())]
+    found = [
+        *check_scopes(settings),
+        *check_traces_installed(settings),
+        *(check_keys(settings) if files else ()),
+    ]
     for verdict in found:
         kind = "" if verdict.level is Level.FAIL else "warning: "
         click.echo(f"offramp: {kind}{verdict.what}; {verdict.remedy}", err=True)
@@ -164,8 +169,9 @@ def schema() -> None:
 
 
 @command.command(hidden=True)
-def docs() -> None:
-    """Print docs/settings.md."""
-    from cli.settings_page import page
+@click.argument("which", type=click.Choice(["settings", "cli"]), default="settings")
+def docs(which: str) -> None:
+    """Print docs/settings.md, or docs/cli.md."""
+    from cli import commands_page, settings_page
 
-    click.echo(page(), nl=False)
+    click.echo((commands_page if which == "cli" else settings_page).page(), nl=False)

@@ -106,6 +106,18 @@ class Reason(Enum):
         "asked_again",
         "The client was sent elsewhere just now, and asks the same again (health.suspicion).",
     )
+    HELD_OFF = (
+        "held_off",
+        "Of this network, a client failed at the mirror, or fetched what no ref names: it stays.",
+    )
+    CLIENT_UNKNOWN = (
+        "client_unknown",
+        "The proxy that asks is not listed (regions.proxies): nobody could be known again.",
+    )
+    HIDES_REFS = (
+        "hides_refs",
+        "The repository hides refs; mirrors that show the same ones need not have their objects.",
+    )
     NO_MIRROR = "no_mirror", "No mirror is left to which this session could move."
     NOT_MIRRORED = (
         "not_mirrored",
@@ -124,6 +136,14 @@ class Reason(Enum):
     MIRROR_UNREADABLE = (
         "mirror_unreadable",
         "The mirror does not answer for this repository, or not as a server of it does.",
+    )
+    MIRROR_LACKS = (
+        "mirror_lacks",
+        "The mirror does not offer all of git's protocol that is offered here.",
+    )
+    MIRROR_CUT_OFF = (
+        "mirror_cut_off",
+        "The mirror has not the whole history (it is a shallow clone).",
     )
     MIRROR_REDIRECTS = (
         "mirror_redirects",

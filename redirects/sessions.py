@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -35,6 +35,12 @@ _FIRST: Final[dict[Vcs, str]] = {
 }
 
 NONE_DOWN: Final[frozenset[str]] = frozenset()
+
+
+def nobody(mirror: str) -> bool:
+    """No session is held off from any mirror."""
+    del mirror
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,7 @@ def choose(
     *,
     seen: Mapping[str, Sighting],
     down: AbstractSet[str] = NONE_DOWN,
+    held_off: Callable[[str], bool] = nobody,
     enabled: bool = True,
     held_back: Reason | None = None,
     shadow: bool = False,
@@ -169,6 +176,8 @@ def choose(
         seen: what was last seen of this repository, by name of the mirror; none where it was never
             looked at.
         down: names of the mirrors that nobody is to be sent to now.
+        held_off: whether such sessions are kept from a mirror. Where it would be this one they
+            stay: what failed there would fail at the next one as well.
         enabled: False, every session stays.
         held_back: see :meth:`redirects.control.Control.held_back`.
         shadow: it stays all the same; the decision says where it would have moved.
@@ -181,6 +190,9 @@ def choose(
     for candidate in selection.order(client, _lot_of(session.repository)):
         found = _judge(candidate, session, client, now, seen, down)
         if isinstance(found, Location):
+            if held_off(found.target):
+                over = PassedOver(found.target, Reason.HELD_OFF)
+                return Stay(Reason.HELD_OFF, (*passed_over, over))
             if shadow:
                 return Stay(Reason.SHADOW, tuple(passed_over), found)
             return SessionRedirect(found, tuple(passed_over))
@@ -196,6 +208,7 @@ def explain_session(
     *,
     seen: Mapping[str, Sighting],
     down: AbstractSet[str] = NONE_DOWN,
+    held_off: Callable[[str], bool] = nobody,
     enabled: bool = True,
     held_back: Reason | None = None,
     shadow: bool = False,
@@ -216,6 +229,7 @@ def explain_session(
         now,
         seen=seen,
         down=down,
+        held_off=held_off,
         enabled=enabled,
         held_back=held_back,
         shadow=shadow,
@@ -231,7 +245,8 @@ def explain_session(
             verdicts.append(Verdict(candidate.target.name, behind(chosen, candidate)))
         else:
             chosen = candidate
-            verdicts.append(Verdict(candidate.target.name, None))
+            kept = Reason.HELD_OFF if held_off(candidate.target.name) else None
+            verdicts.append(Verdict(candidate.target.name, kept))
     return decision, tuple(verdicts)
 
 

@@ -38,7 +38,7 @@ _ADDRESSES: Final = 4096
 _ADDRESSES_AT: Final = _ENTRIES * _ENTRY.size
 
 TABLE_SIZE: Final = _ADDRESSES_AT + _ADDRESSES * _ADDRESS.size
-"""Bytes of the table."""
+"""Bytes of the table; what redirects/holding_off.py remembers follows."""
 
 
 class Table(Protocol):
@@ -54,7 +54,7 @@ class Table(Protocol):
 
 
 class MemoryTable:
-    """A table of one process."""
+    """A table of one process; it grows as a file does."""
 
     def __init__(self) -> None:
         self._held = bytearray(TABLE_SIZE)
@@ -65,6 +65,7 @@ class MemoryTable:
 
     def write(self, offset: int, data: bytes) -> None:
         """See :class:`Table`."""
+        self._held.extend(bytes(max(0, offset - len(self._held))))
         self._held[offset : offset + len(data)] = data
 
 
@@ -119,10 +120,13 @@ class Suspicions:
     Attributes:
         table: remembers.
         window: seconds after which the same question is a new one; 0: always.
+        per_address: clients of one address who are believed within a window, where no probe has
+            failed; None: all, where that costs nobody anything.
     """
 
     table: Table
     window: float
+    per_address: int | None = PER_ADDRESS
 
     def sent(self, asker: Asker, targets: Iterable[str], now: float) -> None:
         """A client is sent to ``targets`` (names, of which two are remembered).
@@ -175,12 +179,14 @@ class Suspicions:
 
     def _may_again(self, address: bytes, now: float) -> bool:
         """Count one more for an address, unless it had its share in this window."""
+        if self.per_address is None:
+            return True
         at = _ADDRESSES_AT + _ADDRESS.size * (_number(address) % _ADDRESSES)
         read = self.table.read(at, _ADDRESS.size)
         known, since, count = _ADDRESS.unpack(read.ljust(_ADDRESS.size, b"\0"))
         if known != address or not self._is_recent(since, now):
             since, count = now, 0
-        if count >= PER_ADDRESS:
+        if count >= self.per_address:
             return False
         self.table.write(at, _ADDRESS.pack(address, since, count + 1))
         return True

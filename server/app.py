@@ -37,6 +37,7 @@ from server.sending import Stalled
 from server.sessions.reading import MARK, MAY_MOVE, STAY
 from server.status.routes import StatusRoutes
 from server.status_api import add_status_api
+from server.traces import NOTHING, Span
 from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
@@ -48,6 +49,9 @@ BLOBLESS: Final = "blob:none"
 
 # Answered to everybody at all times: whoever watches over us must see that we are busy, not gone.
 _ALWAYS: Final = frozenset(("/-/livez", "/-/readyz", "/-/metrics"))
+
+# Others are a client's invention.
+_METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE"))
 
 
 def make_app(runtime: Runtime) -> web.Application:
@@ -151,6 +155,25 @@ _http_log = logging.getLogger("offramp.http")
 _http_log.addFilter(_is_ours)
 
 
+def _trace(span: Span, method: str, exchange: Exchange, status: int) -> None:
+    """Tell a trace what became of a request; nothing of who made it."""
+    span.set("http.request.method", method if method in _METHODS else "_OTHER")
+    span.set("http.response.status_code", status)
+    if status >= 500:
+        span.fail(str(status))
+    span.set("request_id", exchange.request_id)
+    if exchange.repository is not None:
+        span.set("repository", exchange.repository)
+    if exchange.command:
+        span.set("dialect", exchange.dialect)
+        span.set("command", exchange.command)
+        span.set("outcome", (exchange.outcome or Outcome.ERROR).value)
+        span.set("bytes", exchange.sent)
+        span.set("redirected", exchange.redirected)
+    if exchange.decisions:
+        span.set("decision", ",".join(exchange.decisions))
+
+
 @dataclass(frozen=True, slots=True)
 class _Shell:
     """What is around the handlers, and the routes for those who run this server."""
@@ -159,7 +182,15 @@ class _Shell:
 
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Name, answer, count and log one request."""
+        """Name, answer, count, log and trace one request."""
+        if request.path in _ALWAYS:
+            return await self._told(request, handler, NOTHING)
+        traceparent = request.headers.get("traceparent")
+        with self.runtime.traces.request(request.remote, traceparent) as span:
+            return await self._told(request, handler, span)
+
+    async def _told(self, request: web.Request, handler: Handler, span: Span) -> web.StreamResponse:
+        """Answer a request, and tell what became of it."""
         began = time.perf_counter()
         surplus = heard(request.protocol)
         exchange = Exchange(
@@ -187,6 +218,7 @@ class _Shell:
             raise ConnectionResetError from error
         finally:
             self._count(exchange)
+            _trace(span, request.method, exchange, status)
             self.runtime.access.write(
                 Access(
                     request_id=exchange.request_id,
@@ -346,7 +378,12 @@ class _Served:
         return response
 
     async def here(self, request: web.Request) -> web.StreamResponse:
-        """What follows ``/-/here`` is a path like any other, but sessions stay there."""
+        """What follows ``/-/here`` is a path like any other, but sessions stay there.
+
+        Proxies may let in by path, so nothing has a second one that nobody asked for.
+        """
+        if not self.runtime.settings.sessions.here:
+            return answers.text(404, f"Nothing is served below {HERE} (sessions.here).")
         rest = request.raw_path.removeprefix(HERE)
         # Two slashes would begin a host's name.
         if rest == request.raw_path or rest.startswith("//"):

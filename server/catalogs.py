@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from cache.epochs import Epochs
 from cache.errors import CacheUnavailable
 from indexer.catalog import Bundle, CatalogError, CloneBundle, catalog_name, read
+from indexer.plan import KINDS
 from stores.base import Store, StoreError
 
 _log = logging.getLogger("offramp.catalogs")
@@ -23,6 +24,8 @@ FIRST_WAIT: Final = 2.0
 IDLE: Final = 3600.0
 # A catalog that is older than the epoch that this machine knows is looked at at most this often.
 BEHIND: Final = 1.0
+
+_KIND_NAMES: Final = {kind.filter: kind.name for kind in KINDS}
 
 Learned = Callable[[str, int], Awaitable[object]]
 """Told the served name of a repository that was purged by another machine, and its epoch now."""
@@ -106,6 +109,21 @@ class Catalogs:
         What a catalog names is never deleted from the store, so this does not expire.
         """
         return self._readable.get(digest, frozenset())
+
+    def created(self) -> Mapping[tuple[str, str], float]:
+        """When each bundle was made, by served name and kind, in seconds since the epoch.
+
+        Of the repositories that are watched now; kinds are from a table of ours.
+        """
+        found: dict[tuple[str, str], float] = {}
+        for repository, watched in self._watched.items():
+            for bundle in watched.bundles:
+                kind = _KIND_NAMES.get(bundle.filter)
+                if kind is not None:
+                    found[repository, kind] = bundle.created
+            for clone in watched.clone_bundles:
+                found[repository, clone.kind] = clone.created
+        return found
 
     async def run(self) -> None:
         """Read the catalogs again and again, until cancelled."""

@@ -22,6 +22,7 @@ from server.checks_regions import check_regions
 from server.checks_scopes import check_scopes
 from server.checks_sessions import check_session_mirrors
 from server.checks_store import check_copies, check_store, check_targets
+from server.checks_tracing import check_tracing
 from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
 from server.verdict import Level, Verdict
@@ -50,6 +51,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
             check_public_url(settings, session),
             check_upstreams(settings, session),
             check_regions(settings, session),
+            check_tracing(settings, session),
             check_session_mirrors(settings, Git(time_limit=_SECONDS), session),
         ):
             async with aclosing(asked) as checks:

@@ -17,7 +17,7 @@ from repos.git.program import Git, GitFailed
 from repos.git.repository import GitRepository
 from repos.hg.discovery import discover as discover_hg
 from server.sessions.reading import Reading, Unfit, Unreachable
-from server.sessions.refs import git_digest
+from server.sessions.refs import Ours, git_digest
 from server.settings import Settings
 from server.verdict import Level, Verdict
 
@@ -27,8 +27,11 @@ _LOOKED: Final = 10_000
 _REMEDIES: Final = {
     Reason.MIRROR_REDIRECTS: "write the URL to which it redirects: clients are redirected once",
     Reason.MIRROR_MOVES_SESSIONS: "write offramp = true, so that sessions stay where they moved",
-    Reason.MIRROR_NO_OFFRAMP: "remove `offramp`, or have its proxy pass /-/here/ on to it, with the"
-    " header X-Offramp-Sessions of its answers",
+    Reason.MIRROR_NO_OFFRAMP: "write sessions.here = true there, and have its proxy pass /-/here/"
+    " on to it, with the header X-Offramp-Sessions of its answers; or remove `offramp`",
+    Reason.MIRROR_LACKS: "have its git, and the web server before it, offer what is offered here:"
+    " protocol v2, and uploadpack.allowFilter as here",
+    Reason.MIRROR_CUT_OFF: "fetch the rest there: git fetch --unshallow",
     Reason.MIRROR_UNREADABLE: "give it the repository by the same name, for everybody to read, or"
     " list those that it has in `repositories`",
 }
@@ -107,17 +110,25 @@ def _hg(mirror: SessionMirror, settings: Settings) -> Iterator[str]:
 async def _git_verdict(reading: Reading, name: str, repository: GitRepository) -> Verdict:
     what = f"session mirror {reading.mirror.name}, {name}"
     try:
-        ours = await git_digest(await repository.refs())
-        theirs = await reading.digest("git", name)
+        snapshot = await repository.snapshot()
+        digest = await git_digest(snapshot.refs)
+        ours = Ours(snapshot.refs.digest, digest, snapshot.capabilities)
+        theirs = await reading.digest("git", name, ours)
     except GitFailed as error:
         return Verdict(Level.WARN, f"{what}: {error}", "mend our own repository")
     except (Unreachable, Unfit) as error:
         return _failed(what, error)
-    if ours != theirs:
+    if snapshot.hides_refs:
+        return Verdict(
+            Level.INFO,
+            f"{what}: sessions stay, since it hides refs here",
+            "unset transfer.hideRefs and uploadpack.hideRefs if they are to move",
+        )
+    if ours.digest != theirs:
         return Verdict(
             Level.WARN,
             f"{what}: its refs are not ours, so sessions stay",
-            "have it fetch all refs of this server, hidden ones as here, and its HEAD the same",
+            "have it fetch all refs of this server, and its HEAD the same",
         )
     return Verdict(Level.OK, f"{what}: its refs are ours")
 
@@ -125,7 +136,7 @@ async def _git_verdict(reading: Reading, name: str, repository: GitRepository) -
 async def _hg_verdict(reading: Reading, name: str) -> Verdict:
     what = f"session mirror {reading.mirror.name}, {name}"
     try:
-        await reading.digest("hg", name)
+        await reading.digest("hg", name, Ours("", ""))
     except (Unreachable, Unfit) as error:
         return _failed(what, error)
     return Verdict(Level.OK, f"{what}: it answers; a server compares what it has before it is used")

@@ -75,7 +75,8 @@ def changed(data: Path) -> None:
         _log.warning("it cannot be noted that there is something to index: %s", error)
 
 
-def _last_change(data: Path) -> int:
+def last_change(data: Path) -> int:
+    """When :func:`changed` was last called on this machine, in ns since the epoch; 0: never."""
     try:
         return (data / _CHANGED).stat().st_mtime_ns
     except OSError:
@@ -283,7 +284,7 @@ class Indexing:
         """Index, wait, index again, until cancelled."""
         while True:
             # What changes while it runs may have been overlooked, and is a reason to run again.
-            seen = _last_change(self.settings.data)
+            seen = last_change(self.settings.data)
             await self.once()
             await self._rest(seen)
 
@@ -291,7 +292,7 @@ class Indexing:
         """Wait for the next run: because of a change after that at ``seen``, or just because."""
         loop = asyncio.get_running_loop()
         began = loop.time()
-        while _last_change(self.settings.data) == seen:
+        while last_change(self.settings.data) == seen:
             left = began + self.settings.index.interval - loop.time()
             if left <= 0:
                 return

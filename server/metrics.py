@@ -23,6 +23,7 @@ from redirects.decision import Decision, told
 from redirects.health import State
 from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
+from server.condition import Condition
 from server.outcome import Outcome, Question, Reply
 
 Way = Literal["inline", "redirected"]
@@ -37,6 +38,9 @@ class Metrics:
     ``repo`` is the served name of a repository that exists, or None: names that clients made up
     must not become labels, or anyone could fill the memory. ``dialect`` and ``command`` come from
     our own tables for the same reason.
+
+    Attributes:
+        condition: figures of the state that this server is in.
     """
 
     def __init__(self) -> None:
@@ -154,6 +158,7 @@ class Metrics:
             ("reason",),
             registry=self._registry,
         )
+        self.condition = Condition(self._registry)
         # labels() validates, locks and formats each time; these do so once.
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}

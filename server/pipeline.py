@@ -32,12 +32,14 @@ from server.answer import (
     Stored,
 )
 from server.catalogs import Catalogs
+from server.condition import Way
 from server.decisions import Decisions
 from server.health import Health
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.publish import Publisher
 from server.settings import RedirectSettings
+from server.traces import span, within
 from stores.base import Store, StoreError
 from stores.entity import Entity
 
@@ -80,7 +82,8 @@ class Pipeline:
         bundles = await self.catalogs.bundles(command.repository)
         # Of the same look at the catalog: a purge in between is one after this request.
         epoch = self.catalogs.epoch(command.repository)
-        plan = await command.plan(bundles, locate)
+        with span("plan"):
+            plan = await command.plan(bundles, locate)
         covered = () if plan.covered is None else (plan.covered,)
         if plan.covered is not None:
             self._made(command, Redirect(plan.covered.location, plan.covered.passed_over))
@@ -158,6 +161,36 @@ class Pipeline:
 
         ``named`` is what names the repository in records now.
         """
+        with span("lookup") as look:
+            known = await self._known(command, execution, named)
+            look.set("found", known is not None)
+        if known is not None:
+            return known, Outcome.REDIRECT if known.redirected else Outcome.HIT
+        run = within(
+            "execute",
+            execution.run,
+            repository=command.repository,
+            dialect=command.dialect,
+            command=command.name,
+        )
+        flight = await self.cache.flights.board(execution.key, named, run)
+        if flight.leader:
+            self.metrics.executed(command.repository, command.dialect, command.name)
+            _watch(flight)
+        outcome: Way = Outcome.MISS if flight.leader else Outcome.FOLLOW
+        began = time.perf_counter()
+        try:
+            with span("wait", outcome=outcome.value):
+                if not execution.inline:
+                    redirected = await self._from_flight(command, flight)
+                    if redirected is not None:
+                        return redirected, outcome
+                return await _growing(flight), outcome
+        finally:
+            self.metrics.condition.waited(outcome, time.perf_counter() - began)
+
+    async def _known(self, command: Command, execution: Execution, named: str) -> Answer | None:
+        """Answer from a record, or from a bundle that is the answer; None: it has to be run."""
         record = self.cache.records.load(execution.key)
         if record is not None and not await execution.valid():
             # Not only passed over: a flight of this key would find it again.
@@ -166,25 +199,13 @@ class Pipeline:
         if record is not None:
             answer = await self._from_record(command, record, inline=execution.inline)
             if answer is not None:
-                return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
+                return answer
             self.cache.records.delete(record.key)
         elif execution.same_as is not None:
             head, part = execution.same_as
             record = Record(execution.key, named, head, (part,), time.time())
-            answer = await self._from_record(command, record, inline=execution.inline)
-            if answer is not None:
-                return answer, Outcome.REDIRECT if answer.redirected else Outcome.HIT
-
-        flight = await self.cache.flights.board(execution.key, named, execution.run)
-        if flight.leader:
-            self.metrics.executed(command.repository, command.dialect, command.name)
-            _watch(flight)
-        outcome = Outcome.MISS if flight.leader else Outcome.FOLLOW
-        if not execution.inline:
-            redirected = await self._from_flight(command, flight)
-            if redirected is not None:
-                return redirected, outcome
-        return await _growing(flight), outcome
+            return await self._from_record(command, record, inline=execution.inline)
+        return None
 
     async def _from_flight(self, command: Command, flight: Flight) -> Answer | None:
         """Answer by a location, if this client may be told of one; None: feed it inline."""
@@ -307,8 +328,11 @@ class Pipeline:
 
         try:
             path = self.cache.entities.path(entity.digest)
-            await self.publisher.claim(command.repository, entity)
-            await self.publisher.publish(entity, path, command.repository, enough=enough, held=held)
+            with span("publish", repository=command.repository, bytes=entity.size):
+                await self.publisher.claim(command.repository, entity)
+                await self.publisher.publish(
+                    entity, path, command.repository, enough=enough, held=held
+                )
         except (StoreError, CacheUnavailable) as error:
             _log.warning("not published, so sent inline: %s", error)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Self
 
@@ -86,6 +86,11 @@ class Stores:
     def unplaced(self, repository: str) -> frozenset[str]:
         """Names of the targets that are not to be named for a repository's content."""
         return self._unplaced(repository)
+
+    def around(self, wrap: Callable[[str, Store], Store]) -> Self:
+        """The same, each store within what ``wrap`` makes of its name and it."""
+        replicas = {name: wrap(name, store) for name, store in self.replicas.items()}
+        return replace(self, main=wrap(MAIN, self.main), replicas=replicas)
 
     def targets_of(
         self, repository: str, targets: Iterable[Target], among: Iterable[str] | None = None

@@ -23,6 +23,7 @@ from redirects.targets import Target
 from server.placing import Stores
 from server.readback import NotReadable, read_back
 from server.settings_stores import MAIN
+from server.traces import span
 from stores.base import StoreUnavailable
 from stores.entity import Entity
 
@@ -360,11 +361,14 @@ class Publisher:
 
     async def _comes_back(self, target: Target, entity: Entity) -> frozenset[str]:
         """The target's fingerprint if the entity comes back through it, else nothing."""
-        try:
-            await self.read_back(target, entity)
-        except NotReadable as error:
-            _log.warning("not named to clients: %s", error)
-            return frozenset()
+        with span("read_back", target=target.name) as reading:
+            try:
+                await self.read_back(target, entity)
+            except NotReadable as error:
+                _log.warning("not named to clients: %s", error)
+                reading.set("came", False)
+                return frozenset()
+            reading.set("came", True)
         return frozenset((target.fingerprint,))
 
 

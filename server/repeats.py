@@ -153,6 +153,10 @@ class Repeats(Generic[N]):
             self.health.suspect(target)
         return bool(suspected)
 
+    def knows_nobody(self, request: web.Request) -> bool:
+        """Whoever asks so would not be known again, although that is wanted."""
+        return bool(self.suspicions.window) and self._asker(request, "") is None
+
     def sent(self, request: web.Request, question: str, locations: Iterable[Location]) -> None:
         """This client is sent to ``locations`` for its answer."""
         asker = self._asker(request, question)

@@ -33,6 +33,7 @@ from server.indexing import Indexing, changed
 from server.locator import Locator
 from server.logs import AccessLog, configure
 from server.metrics import Metrics
+from server.observing import Observing
 from server.pipeline import Pipeline
 from server.placing import Stores
 from server.publish import Publisher
@@ -43,6 +44,7 @@ from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.status.published import Served, Shelves
 from server.status.status import Status
+from server.traces import Traces
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.upstreams.upstreams import Upstreams
@@ -55,6 +57,7 @@ from server.wiring import (
     signing_keys,
 )
 from stores.base import Store
+from stores.counted import CountedStore
 
 # Where, in the data directory, what `hg serve` reads lies while it runs.
 HG_SERVE = "hg-serve"
@@ -105,6 +108,7 @@ class Runtime:
     upstreams: Upstreams | None
     indexing: Indexing | None
     status: Status
+    traces: Traces
     background: tuple[asyncio.Task[None], ...]
 
     @classmethod
@@ -119,6 +123,7 @@ class Runtime:
             OSError: the data directory cannot be used.
             stores.base.StoreError: the store does not answer.
         """
+        traces = Traces.open(settings.tracing)
         settings.data.mkdir(parents=True, exist_ok=True)
         keys = signing_keys(settings.data)
         store = build_store(settings)
@@ -131,6 +136,13 @@ class Runtime:
         except BaseException:
             await stores.close()
             raise
+
+        def counted(name: str, inner: Store) -> Store:
+            return CountedStore(inner, metrics.condition.store_failed(name))
+
+        # Not before: the targets are made from what kind of store theirs is.
+        stores = stores.around(counted)
+        store = stores.main
         selection = build_selection(settings, targets)
         locator = await Locator.open(settings.regions, settings.data)
         programs = settings.limits.programs
@@ -223,7 +235,14 @@ class Runtime:
             )
 
         status = Status.open(settings, metrics, health, Shelves(settings, store, targets, served))
-        runners = [health.run(), catalogs.run(), _maintain(cache, metrics), status.run()]
+        observing = Observing.of(settings, metrics.condition, catalogs)
+        runners = [
+            health.run(),
+            catalogs.run(),
+            _maintain(cache, metrics),
+            status.run(),
+            observing.run(),
+        ]
         if locator.lists:
             runners.append(locator.run(http))
         if indexing is not None:
@@ -281,6 +300,7 @@ class Runtime:
             upstreams=upstreams,
             indexing=indexing,
             status=status,
+            traces=traces,
             background=tuple(asyncio.create_task(runner) for runner in runners),
         )
 
@@ -329,6 +349,7 @@ class Runtime:
         await self.cache.close()
         await self.stores.close()
         self.sent_table.close()
+        await asyncio.to_thread(self.traces.close)
         for executor in (self.questions, *self.others):
             executor.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)
@@ -336,6 +357,6 @@ class Runtime:
 
 async def _maintain(cache: Cache, metrics: Metrics) -> None:
     while True:
-        await cache.maintain()
+        metrics.condition.evicted(await cache.maintain())
         metrics.cache_size(*cache.figures())
         await asyncio.sleep(MAINTAIN_SECONDS)

@@ -264,6 +264,7 @@ async def _try(settings: Settings) -> None:
     """See that data directory and store can be used, before workers say one by one that not."""
     from cache.cache import Cache  # noqa: PLC0415 - see _work
     from server.health import PROBE_ENTITY  # noqa: PLC0415
+    from server.traces import check_installed  # noqa: PLC0415
     from server.wiring import (  # noqa: PLC0415
         build_store,
         build_stores,
@@ -271,6 +272,7 @@ async def _try(settings: Settings) -> None:
         signing_keys,
     )
 
+    check_installed(settings.tracing)
     keys = signing_keys(settings.data)
     with ThreadPoolExecutor(1) as threads:
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
@@ -314,12 +316,18 @@ class _Parent:
         self._workers: dict[int, tuple[SpawnProcess, float]] = {}
         self._stopping = False
         self._failed = False
+        self._restarted: Callable[[], None] = lambda: None
 
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
         metrics_directory.prepare(self._figures)
+        # Of the parent: no worker lives through a restart. Any of them shows it.
+        from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see _work
+
+        from server.condition import worker_restarts  # noqa: PLC0415 - see _work
         from server.logs import configure  # noqa: PLC0415 - see _work
 
+        self._restarted = worker_restarts(CollectorRegistry()).inc
         configure(self._settings.log)
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
@@ -385,6 +393,7 @@ class _Parent:
         _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
         time.sleep(max(0.0, _RESTART_SECONDS - (time.monotonic() - started)))
         if not self._stopping:
+            self._restarted()
             self._start(number)
 
     def _stop(self, number: int, frame: object) -> None:

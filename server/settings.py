@@ -20,7 +20,7 @@ from server.settings_health import HealthSettings
 from server.settings_limits import LimitSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
-from server.settings_sessions import SessionMirrorSettings, check_session_mirrors
+from server.settings_sessions import SessionMirrorSettings, SessionSettings, check_session_mirrors
 from server.settings_stores import MAIN, PlacementSettings, ReplicaSettings, check_stores
 from server.settings_targets import (
     DirectoryStoreSettings,
@@ -29,6 +29,7 @@ from server.settings_targets import (
     StoreSettings,
     TargetSettings,
 )
+from server.settings_tracing import TracingSettings
 from server.settings_upstreams import (
     AccessSettings,
     MirrorSettings,
@@ -200,6 +201,7 @@ class Settings(BaseSettings):
         (), description="Forges and servers whose repositories are mirrored and served."
     )
     mirrors: MirrorSettings = MirrorSettings()
+    sessions: SessionSettings = SessionSettings()
     session_mirrors: tuple[SessionMirrorSettings, ...] = Field(
         (),
         description="Other servers of the same repositories, to which clients may be redirected"
@@ -214,6 +216,7 @@ class Settings(BaseSettings):
     hg: HgSettings = HgSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _whole(self) -> Settings:

@@ -9,11 +9,22 @@ from typing import Literal
 from pydantic import Field
 
 from redirects.sessions import HERE, SessionMirror, Vcs
-from server.setting_types import BaseUrl, Duration
+from server.setting_types import BaseUrl, Duration, Section
 from server.settings_targets import StandingSection
 from server.settings_upstreams import Pattern
 
 _BOTH: frozenset[Vcs] = frozenset({"git", "hg"})
+
+
+class SessionSettings(Section):
+    """What this server is for sessions that others send here."""
+
+    here: bool = Field(
+        False,
+        description=f"Serve every repository below `{HERE}/` too, where sessions stay and nothing"
+        " is pushed: for the server that is the mirror. A proxy whose rules go by path must have"
+        f" the same ones for `{HERE}/`.",
+    )
 
 
 class SessionMirrorSettings(StandingSection):
@@ -34,8 +45,9 @@ class SessionMirrorSettings(StandingSection):
     )
     offramp: bool = Field(
         False,
-        description=f"It is an Offramp: sessions move below its `{HERE}/`, where it moves none on"
-        " and takes no pushes. Without this, an Offramp that has `session_mirrors` is refused.",
+        description=f"It is an Offramp with `sessions.here`: sessions move below its `{HERE}/`,"
+        " where it moves none on and takes no pushes. Without this, an Offramp that has"
+        " `session_mirrors` is refused.",
     )
     read_only: bool = Field(
         False,

@@ -195,10 +195,6 @@ def nginx(
         secrets: by their key's id; they take the place of those of the documentation.
         without: lines that hold this are left out of the settings.
     """
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.fail("nginx is missing; on Debian: apt-get install nginx-light")
-    here.mkdir(exist_ok=True)
     text = documented("nginx", "secure_link_md5")
     known = "".join(f'"{key}" "{secret}";\n' for key, secret in secrets.items())
     text, replaced = re.subn(r'^ *"20\d\d-\d" ".*";\n', "", text, flags=re.MULTILINE)
@@ -213,17 +209,34 @@ def nginx(
         address = f"127.0.0.1:{listener.getsockname()[1]}"
         text = text.replace("listen 8080;", f"listen {address};")
         assert address in text
-        # Test directories are for their owner only, so its worker must stay who we are.
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf = here / "nginx.conf"
-        conf.write_text(_HTTP.format(here=here, user=user, documented=text))
-        process = subprocess.Popen(
-            (program, "-p", str(here), "-c", str(conf), "-e", str(here / "error.log")),
-            env={"PATH": os.environ["PATH"], "NGINX": f"{listener.fileno()};"},
-            pass_fds=(listener.fileno(),),
-        )
+        with running_nginx(here, text, listener):
+            yield f"http://{address}"
+
+
+@contextmanager
+def running_nginx(here: Path, text: str, listener: socket.socket) -> Iterator[None]:
+    """A stock nginx, until the block ends.
+
+    Args:
+        here: a directory of its own.
+        text: what is in the section ``http``; it listens at the address of ``listener``.
+        listener: listens already.
+    """
+    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    if program is None:
+        pytest.fail("nginx is missing; on Debian: apt-get install nginx-light")
+    here.mkdir(exist_ok=True)
+    # Test directories are for their owner only, so its worker must stay who we are.
+    user = "user root;" if os.geteuid() == 0 else ""
+    conf = here / "nginx.conf"
+    conf.write_text(_HTTP.format(here=here, user=user, documented=text))
+    process = subprocess.Popen(
+        (program, "-p", str(here), "-c", str(conf), "-e", str(here / "error.log")),
+        env={"PATH": os.environ["PATH"], "NGINX": f"{listener.fileno()};"},
+        pass_fds=(listener.fileno(),),
+    )
     try:
-        yield f"http://{address}"
+        yield
     finally:
         process.terminate()
         process.wait()

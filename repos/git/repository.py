@@ -29,6 +29,7 @@ LOOK_SECONDS: Final = 0.001
 
 _REF_FILES: Final = ("HEAD", "packed-refs", "reftable/tables.list")
 _KEYS: Final = frozenset({"uploadpack.allowfilter", "http.uploadpack", "http.receivepack"})
+_HIDING: Final = frozenset({"transfer.hiderefs", "uploadpack.hiderefs"})
 
 
 T = TypeVar("T")
@@ -46,6 +47,7 @@ class Snapshot:
         config_digest: changes whenever the repository's configuration or grafts may have.
         readable: ``http.uploadpack`` is not switched off.
         pushable: ``http.receivepack`` as the repository says, or None if it does not.
+        hides_refs: some may be left out (``transfer.hideRefs``, ``uploadpack.hideRefs``).
     """
 
     capabilities: Capabilities
@@ -55,6 +57,7 @@ class Snapshot:
     config_digest: str
     readable: bool
     pushable: bool | None
+    hides_refs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +236,7 @@ class GitRepository:
             config_digest=repr(advertised.stamps[:3]),
             readable=advertised.values.get("http.uploadpack", True),
             pushable=advertised.values.get("http.receivepack"),
+            hides_refs=any(key in advertised.values for key in _HIDING),
         )
 
     def _ask_capabilities(self, stamps: tuple[Stamp, ...], values: dict[str, bool]) -> _Advertised:
@@ -264,7 +268,9 @@ class GitRepository:
             if key == "include.path" or (key.startswith("includeif.") and key.endswith(".path"))
         ]
         self._included = tuple(dict.fromkeys(files + included))
-        return {key: _is_true(is_set, value) for key, is_set, value in settings if key in _KEYS}
+        # Of those that hide, that there is one says enough.
+        known = _KEYS | _HIDING
+        return {key: _is_true(is_set, value) for key, is_set, value in settings if key in known}
 
 
 def _is_true(is_set: str, value: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from redirects.decision import Reason
 from redirects.sessions import HERE, Session
 from repos.git.discovery import git_dir_of
 from repos.git.program import GitFailed
@@ -140,7 +141,8 @@ class GitHttp:
         sessions = self.runtime.sessions
         if sessions is None or request.method != "GET":
             return None
-        session = Session("git", repository.name, snapshot.refs.digest)
+        stays = Reason.HIDES_REFS if snapshot.hides_refs else None
+        session = Session("git", repository.name, snapshot.refs.digest, stays)
         return sessions.redirect(
             request, session, self.runtime.pipeline.control, self._terms(repository).audience
         )
@@ -213,6 +215,8 @@ class GitHttp:
                 )
             case v2.Fetch():
                 exchange.command = "fetch"
+                if self.runtime.sessions is not None:
+                    self.runtime.sessions.fetched(request, repository.name, asked, snapshot.refs)
                 return await self.uploads.fetch(
                     request, repository, snapshot, asked, terms=self._terms(repository)
                 )

@@ -14,13 +14,9 @@ from repos.git.repository import GitRepository
 from server.git.fetch import names_refs
 from wire.git.refs import Refs
 from wire.git.v0 import V0Fetch
-from wire.git.v2 import Fetch
+from wire.git.v2 import WHOLE, Fetch
 
 _REMEMBERED: Final = 200_000
-
-# "All of it", as clients say it in `deepen` (git's INFINITE_DEPTH). git then sends what is behind
-# every commit that the client names as shallow, whether or not its wants reach that.
-_WHOLE: Final = 0x7FFFFFFF
 
 
 @dataclass(slots=True)
@@ -64,7 +60,7 @@ class Sight:
         """
         if asked.deepen_not or names_refs(asked.filter):
             return False  # it names refs, which git would look up in the mirror
-        if asked.deepen != _WHOLE or not asked.shallows:
+        if asked.deepen != WHOLE or not asked.shallows:
             return True
         return await repository.in_thread(
             functools.partial(all_reachable, repository.git, repository.path, asked.shallows, wants)

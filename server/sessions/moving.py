@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, Self
 
@@ -16,6 +17,7 @@ from redirects.acceptance import Client
 from redirects.audience import Audience
 from redirects.control import Control
 from redirects.decision import Reason
+from redirects.holding_off import HoldOffs, held_off_key
 from redirects.negotiation import Verdict
 from redirects.selection import Selection
 from redirects.sessions import (
@@ -46,6 +48,10 @@ from server.sessions.refs import Ours, git_digest, hg_digest
 from server.sessions.watch import MirrorWatch
 from server.settings import Settings
 from server.wiring import build_session_selection
+from wire.git.refs import Refs
+from wire.git.v2 import Fetch
+
+_log = logging.getLogger("offramp.sessions")
 
 # Names of headers that may hold a credential. git sends those of `http.extraHeader` to whatever
 # host it is redirected to, even if they are said to be for one URL alone.
@@ -66,6 +72,7 @@ class Sessions:
         selection: the mirrors, and what decides between them.
         watch: what is known of them.
         repeats: knows clients again that were sent to one.
+        hold_offs: which sessions are kept from which mirrors.
         metrics: count decisions.
     """
 
@@ -73,6 +80,7 @@ class Sessions:
     selection: Selection[SessionMirror]
     watch: MirrorWatch
     repeats: Repeats[SessionMirror]
+    hold_offs: HoldOffs
     metrics: Metrics
 
     @classmethod
@@ -105,8 +113,10 @@ class Sessions:
             rules,
             metrics.session_mirror,
         )
-        repeats = Repeats(suspicions, watch, metrics, secret)
-        return cls(settings, selection, watch, repeats, metrics)
+        # Who is answered here costs what he always did, so nobody has a share of that.
+        repeats = Repeats(replace(suspicions, per_address=None), watch, metrics, secret)
+        hold_offs = HoldOffs(suspicions.table)
+        return cls(settings, selection, watch, repeats, hold_offs, metrics)
 
     def adopt(self, settings: Settings) -> None:
         """Go on with other settings, of which only live ones differ; the mirrors are the same."""
@@ -129,7 +139,7 @@ class Sessions:
         """
         settings, exchange = self.settings, request[EXCHANGE]
         client = client_of(request, settings.public_url, settings.listen)
-        session = _kept(request, session)
+        session = self._kept(request, session)
         decision = choose(
             session,
             self.selection,
@@ -137,6 +147,7 @@ class Sessions:
             self.watch.clock(),
             seen=self._seen(session, audience),
             down=self.watch.down(),
+            held_off=self._held_off(client, session.vcs, session.repository),
             enabled=settings.redirect.enabled,
             held_back=control.held_back(client, session.repository),
             shadow=control.shadow,
@@ -144,6 +155,7 @@ class Sessions:
         )
         question = f"session {session.vcs} {session.repository}"
         if isinstance(decision, SessionRedirect) and self.repeats.asked_again(request, question):
+            self._hold_off(session, client, decision.location.target)
             decision = Stay(Reason.ASKED_AGAIN, decision.passed_over)
         self.metrics.session(session.vcs, decision)
         if isinstance(decision, Stay):
@@ -166,27 +178,72 @@ class Sessions:
             self.watch.clock(),
             seen=self._seen(session, audience),
             down=self.watch.down(),
+            held_off=self._held_off(client, session.vcs, session.repository),
             enabled=self.settings.redirect.enabled,
             held_back=control.held_back(client, session.repository),
             shadow=control.shadow,
             audience=audience,
         )
 
+    def fetched(self, request: web.Request, repository: str, fetch: Fetch, refs: Refs) -> None:
+        """A client fetches from a git repository here; one that a mirror might fail is noted.
+
+        It asks for an object by its id that no ref names, as machines do that build a commit. If it
+        was force-pushed away, no mirror with our refs has it. Clients with a part of a repository,
+        which say so by a filter, fetch the rest of it so, and that is there.
+        """
+        if fetch.filter is not None or refs.tips.issuperset(fetch.wants):
+            return
+        client = client_of(request, self.settings.public_url, self.settings.listen)
+        now = self.repeats.clock()
+        for mirror in self.selection.targets:
+            if mirror.serves("git", repository):
+                self.hold_offs.would_fail(
+                    self._held_off_key(client, "git", repository, mirror.name), now
+                )
+
+    def _held_off(self, client: Client, vcs: Vcs, repository: str) -> Callable[[str], bool]:
+        """Whether such sessions are kept from a mirror."""
+
+        def held_off(mirror: str) -> bool:
+            key = self._held_off_key(client, vcs, repository, mirror)
+            return self.hold_offs.holds(key, self.repeats.clock())
+
+        return held_off
+
+    def _hold_off(self, session: Session, client: Client, mirror: str) -> None:
+        """Keep sessions like this one from a mirror that is well, and did not do for this one."""
+        key = self._held_off_key(client, session.vcs, session.repository, mirror)
+        seconds = self.hold_offs.failed(key, self.repeats.clock())
+        _log.info(
+            "session mirror %s, repository %s: a client asked again, and sessions of its network"
+            " %s stay for %.0f s",
+            mirror,
+            session.repository,
+            client.network,
+            seconds,
+        )
+
+    def _held_off_key(self, client: Client, vcs: Vcs, repository: str, mirror: str) -> bytes:
+        session = (vcs, repository)
+        return held_off_key(client.network, session, mirror, secret=self.repeats.secret)
+
+    def _kept(self, request: web.Request, session: Session) -> Session:
+        """The session, with why it stays if the request says so."""
+        reason = session.stays
+        if request[EXCHANGE].here:
+            reason = Reason.STAYS_HERE
+        elif any(map(_may_hold_credential, request.headers)):
+            reason = Reason.CARRIES_CREDENTIALS
+        elif reason is None and self.repeats.knows_nobody(request):
+            reason = Reason.CLIENT_UNKNOWN
+        return replace(session, stays=reason)
+
     def _seen(self, session: Session, audience: Audience) -> Mapping[str, Sighting]:
         # Mirrors are not asked for what would not move there anyway.
         if session.stays is not None or audience.private or not self.settings.redirect.enabled:
             return _NOTHING
         return self.watch.seen(session.vcs, session.repository, session.digest)
-
-
-def _kept(request: web.Request, session: Session) -> Session:
-    """The session, with why it stays if the request says so."""
-    reason = session.stays
-    if request[EXCHANGE].here:
-        reason = Reason.STAYS_HERE
-    elif any(map(_may_hold_credential, request.headers)):
-        reason = Reason.CARRIES_CREDENTIALS
-    return Session(session.vcs, session.repository, session.digest, reason)
 
 
 @lru_cache(1024)
@@ -202,8 +259,8 @@ async def _own(
     try:
         match repository:
             case GitRepository():
-                refs = await repository.refs()
-                return Ours(refs.digest, await git_digest(refs))
+                git = await repository.snapshot()
+                return Ours(git.refs.digest, await git_digest(git.refs), git.capabilities)
             case HgRepository():
                 snapshot = repository.at_hand() or await repository.snapshot()
                 return Ours(snapshot.digest, await hg_digest(snapshot))

@@ -7,7 +7,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Final, TypeVar
 
 import aiohttp
@@ -15,15 +16,15 @@ from yarl import URL
 
 from redirects.decision import Reason
 from redirects.sessions import SessionMirror, Vcs
-from server.sessions.refs import git_digest, hg_state_digest
+from server.sessions.refs import Ours, git_digest, hg_state_digest
 from server.upstreams.asking import SERVICE, Down
 from server.upstreams.hg_asking import BATCH, HgState
-from wire.git.capabilities import is_v2, parse_advertisement
+from wire.git.capabilities import Capabilities, is_v2, lacking, parse_advertisement
 from wire.git.pktline import ProtocolError
 from wire.git.refs import Refs, parse_ls_refs
-from wire.git.response import RemoteError
+from wire.git.response import FetchResponseParser, Head, RemoteError, is_cut_off
 from wire.git.v0_advertisement import parse_advertisement as parse_v0
-from wire.git.v2 import encode_ls_refs, without_object_format
+from wire.git.v2 import encode_ls_refs, encode_wholeness, without_object_format
 from wire.hg.v1.media import MERCURIAL_0_1
 
 MARK: Final = "X-Offramp-Sessions"
@@ -44,6 +45,10 @@ _HG_HEADERS: Final = {"User-Agent": "mercurial/proto-1.0 (Offramp)", "Accept": M
 # Statuses by which whoever stands before a mirror says that the mirror does not answer.
 _GATEWAY: Final = frozenset({502, 503, 504})
 
+# Refs behind which history is looked at.
+_TIPS: Final = 32
+# Repositories of which it is remembered that their history is whole.
+_REMEMBERED: Final = 4096
 # A list of half a million refs.
 _LONGEST: Final = 64 << 20
 # A longer list is read in a thread: it would stop the event loop for too long.
@@ -75,15 +80,19 @@ class Reading:
         mirror: whom to ask.
         answer_time: seconds within which an answer begins; else it is not reachable.
         whole_time: seconds within which it is all here.
+        whole: repositories of which it was seen that it has the whole history.
     """
 
     http: aiohttp.ClientSession
     mirror: SessionMirror
     answer_time: float
     whole_time: float
+    whole: set[str] = field(default_factory=set)
 
-    async def digest(self, vcs: Vcs, repository: str) -> str:
+    async def digest(self, vcs: Vcs, repository: str, ours: Ours) -> str:
         """The digest of its refs, now; see :mod:`server.sessions.refs`.
+
+        Of a git repository whose refs are ours it is seen once whether its history is whole.
 
         Raises:
             Unreachable: it does not answer.
@@ -92,7 +101,7 @@ class Reading:
         try:
             async with asyncio.timeout(self.whole_time):
                 if vcs == "git":
-                    return await git_digest(await self._git(repository))
+                    return await self._git(repository, ours)
                 return hg_state_digest(await self._hg(repository))
         except TimeoutError:
             raise _unreadable(f"its answer is not whole within {self.whole_time:g} s") from None
@@ -101,23 +110,60 @@ class Reading:
         except (ProtocolError, RemoteError, Down) as error:
             raise _unreadable(f"its answer cannot be read: {error}") from None
 
-    async def _git(self, repository: str) -> Refs:
+    async def _git(self, repository: str, ours: Ours) -> str:
         first = self.mirror.first_url("git", repository)
         async with self._asked("GET", first, _GIT_HEADERS) as response:
             said = await _body(response, f"application/x-{SERVICE}-advertisement")
         if not is_v2(said):
-            return (await _read(parse_v0, said)).refs
+            await _read(parse_v0, said)
+            raise Unfit(
+                Reason.MIRROR_LACKS,
+                "it speaks git's protocol v0 alone; its web server may keep the header"
+                " Git-Protocol from git",
+            )
         capabilities = parse_advertisement(said)
+        if ours.capabilities is not None and (words := lacking(ours.capabilities, capabilities)):
+            raise Unfit(Reason.MIRROR_LACKS, f"its git does not offer {', '.join(words)}")
         asked = encode_ls_refs(
-            capabilities.object_format, peel=True, symrefs=True, unborn=False, prefixes=()
+            capabilities.object_format,
+            peel=True,
+            symrefs=True,
+            unborn="unborn" in capabilities.value("ls-refs").split(),
+            prefixes=(),
         )
+        refs = await _read(parse_ls_refs, await self._posted(repository, capabilities, asked))
+        digest = await git_digest(refs)
+        if digest == ours.digest and refs.tips and repository not in self.whole:
+            await self._see_whole(repository, capabilities, refs)
+        return digest
+
+    async def _see_whole(self, repository: str, capabilities: Capabilities, refs: Refs) -> None:
+        """See that history is not cut off behind some of the refs, HEAD first.
+
+        A shallow clone that was made in the usual way is cut off behind each of them.
+        """
+        named = (ref.oid for ref in sorted(refs.refs, key=lambda ref: ref.name != b"HEAD"))
+        tips = islice(dict.fromkeys(oid for oid in named if oid is not None), _TIPS)
+        asked = encode_wholeness(tips, capabilities.object_format)
+        parser = FetchResponseParser()
+        events = parser.feed(await self._posted(repository, capabilities, asked, marked=False))
+        parser.close()
+        if any(isinstance(event, Head) and is_cut_off(event.raw) for event in events):
+            raise Unfit(Reason.MIRROR_CUT_OFF, "it is a shallow clone")
+        if len(self.whole) >= _REMEMBERED:
+            self.whole.clear()
+        self.whole.add(repository)
+
+    async def _posted(
+        self, repository: str, capabilities: Capabilities, asked: bytes, *, marked: bool = True
+    ) -> bytes:
+        """What is answered to one request of protocol v2."""
         if not capabilities.has("object-format"):
             asked = without_object_format(asked)
         service = f"{self.mirror.repository_url(repository)}/{SERVICE}"
         headers = {**_GIT_HEADERS, "Content-Type": f"application/x-{SERVICE}-request"}
-        async with self._asked("POST", service, headers, asked) as response:
-            said = await _body(response, f"application/x-{SERVICE}-result")
-        return await _read(parse_ls_refs, said)
+        async with self._asked("POST", service, headers, asked, marked=marked) as response:
+            return await _body(response, f"application/x-{SERVICE}-result")
 
     async def _hg(self, repository: str) -> HgState:
         first = self.mirror.first_url("hg", repository)
@@ -132,9 +178,18 @@ class Reading:
 
     @asynccontextmanager
     async def _asked(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        marked: bool = True,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """One request, to an answer that a client could go on with."""
+        """One request, to an answer that a client could go on with.
+
+        ``marked``: an Offramp says in the answer whether sessions stay; not where it sends a pack.
+        """
         opened = self.http.request(
             method,
             URL(url, encoded=True),
@@ -155,17 +210,22 @@ class Reading:
             said = isinstance(cause, OSError) and cause.strerror
             raise Unreachable(f"no answer ({said or type(error).__name__})") from None
         async with response:
-            self._judge(response)
+            self._judge(response, marked=marked)
             yield response
 
-    def _judge(self, response: aiohttp.ClientResponse) -> None:
+    def _judge(self, response: aiohttp.ClientResponse, *, marked: bool) -> None:
         status, mark = response.status, response.headers.get(MARK)
         if status in _GATEWAY:
             raise Unreachable(f"it answers with status {status}")
         if 300 <= status < 400:
             raise Unfit(Reason.MIRROR_REDIRECTS, f"it redirects (status {status})")
+        if status == 404 and self.mirror.offramp and mark is None:
+            said = "it answers with status 404, and does not say that sessions stay"
+            raise Unfit(Reason.MIRROR_NO_OFFRAMP, said)
         if status != 200:
             raise _unreadable(f"it answers with status {status}")
+        if not marked:
+            return
         if self.mirror.offramp and mark != STAY:
             raise Unfit(Reason.MIRROR_NO_OFFRAMP, "its answer does not say that sessions stay")
         if not self.mirror.offramp and mark is not None:

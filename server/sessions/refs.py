@@ -12,6 +12,7 @@ from typing import Final
 from repos.hg import v1_answers
 from repos.hg.repository import HgSnapshot
 from server.upstreams.hg_asking import HgState
+from wire.git.capabilities import Capabilities
 from wire.git.refs import Refs
 
 # A longer list is put in order in a thread: it would stop the event loop for too long.
@@ -27,17 +28,16 @@ class Ours:
     Attributes:
         state: changes whenever the digest may; at hand for each request.
         digest: to be compared with that of a mirror.
+        capabilities: of git's protocol v2, what clients may ask for.
     """
 
     state: str
     digest: str
+    capabilities: Capabilities | None = None
 
 
 async def git_digest(refs: Refs) -> str:
-    """The digest of a git repository's refs: names, what they point to, and HEAD's branch.
-
-    A branch without a commit is left out: protocol v0 cannot say it.
-    """
+    """The digest of a git repository's refs: names, what they point to, and HEAD's branch."""
     if len(refs.refs) > _THREAD:
         return await asyncio.to_thread(_git_digest, refs)
     return _git_digest(refs)
@@ -50,7 +50,7 @@ def _git_digest(refs: Refs) -> str:
     lines += [
         b"HEAD > " + ref.symref
         for ref in refs.refs
-        if ref.name == b"HEAD" and ref.oid is not None and ref.symref is not None
+        if ref.name == b"HEAD" and ref.symref is not None
     ]
     return _of_lines(lines)
 

@@ -51,8 +51,11 @@ Changed = Callable[[str, State], None]
 class Reads(Protocol):
     """Asks one mirror."""
 
-    async def digest(self, vcs: Vcs, repository: str) -> str:
-        """The digest of its refs; raises ``Unreachable`` or ``Unfit``."""
+    async def digest(self, vcs: Vcs, repository: str, ours: Ours) -> str:
+        """The digest of its refs, to be compared with ``ours``.
+
+        Raises ``Unreachable`` or ``Unfit``.
+        """
         ...
 
 
@@ -289,7 +292,7 @@ class MirrorWatch:
             if ours is None:
                 self._known.pop(key, None)
                 return
-            theirs = await watched.reads.digest(*key)
+            theirs = await watched.reads.digest(*key, ours)
             equal = theirs == ours.digest
             known.seen[name] = Sighting(now, ours.state if equal else theirs)
             fresh = equal and ours.state == known.state

@@ -1,10 +1,12 @@
 # Law of this file: what the documentation says can be done is done here, and what it names exists.
 #
-# In README.md and docs/, fenced blocks of `toml` are loaded. In README.md and mercurial.md, those
-# of `sh run` are run, in order, in one directory, while that of `sh serve` goes on beside them.
+# In README.md and docs/, fenced blocks of `toml` are loaded. In README.md, tutorial.md and
+# mercurial.md, those of `sh run` are run, in order, in one directory, while that of `sh serve` goes
+# on beside them.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -32,7 +34,9 @@ from tests.hg import versions
 
 ROOT: Final = Path(__file__).parents[2]
 README: Final = ROOT / "README.md"
+INDEX: Final = ROOT / "docs/index.md"
 MERCURIAL: Final = ROOT / "docs/mercurial.md"
+TUTORIAL: Final = ROOT / "docs/tutorial.md"
 PAGES: Final = (README, *sorted((ROOT / "docs").glob("*.md")))
 OPERATIONS: Final = (ROOT / "docs/operations.md").read_text()
 
@@ -169,8 +173,8 @@ def test_settings_exist(page: Path) -> None:
 # --- names ---------------------------------------------------------------------------------
 
 
-def metric_names() -> set[str]:
-    """Names under which the figures are scraped."""
+def figures() -> Metrics:
+    """Every figure that is kept, with some label where it has any."""
     rendered = Metrics()
     rendered.response("r", "d", "c", Outcome.HIT)
     rendered.content("r", "d", "inline", 1)
@@ -183,7 +187,17 @@ def metric_names() -> set[str]:
     rendered.session("git", Stay(Reason.NO_MIRROR))
     rendered.session_mirror("m", State.UP)
     rendered.refused("rate")
-    body, _ = rendered.render()
+    rendered.condition.waited(Outcome.MISS, 1.0)
+    rendered.condition.store_failed("main")("put")
+    rendered.condition.bundle("r", "full", 1.0)
+    rendered.condition.indexed(1.0, 1.0, {})
+    rendered.condition.disk("data", 1, 1)
+    return rendered
+
+
+def metric_names() -> set[str]:
+    """Names under which the figures are scraped."""
+    body, _ = figures().render()
     samples = re.findall(r"^(offramp_\w+)", body.decode(), re.MULTILINE)
     return {re.sub(r"_(bucket|sum|count)$", "", name) for name in samples}
 
@@ -222,11 +236,12 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_readme_links_every_page() -> None:
-    """Whoever reads the README finds every other page."""
-    linked = set(_LINK.findall(README.read_text()))
-    unlinked = [page.name for page in PAGES[1:] if f"docs/{page.name}" not in linked]
-    assert unlinked == []
+def test_every_page_is_found() -> None:
+    """Whoever reads the README finds docs/index.md, and whoever reads that, every other page."""
+    assert "docs/index.md" in _LINK.findall(README.read_text())
+    linked = {link.partition("#")[0] for link in _LINK.findall(INDEX.read_text())}
+    unlinked = [page.name for page in PAGES if page not in {README, INDEX}]
+    assert [name for name in unlinked if name not in linked] == []
 
 
 # --- what is run ---------------------------------------------------------------------------
@@ -259,6 +274,23 @@ def test_readme_does_as_it_says(project: Path, tmp_path: Path) -> None:
     assert "GET /-/blobs/" in done.output  # git's own word
     assert re.search(r'offramp_bytes_total\{.*path="redirected"', done.output)
     assert (done.here / "again/noise").read_bytes() == (project / "noise").read_bytes()
+
+
+def test_tutorial_does_as_it_says(tmp_path: Path) -> None:
+    """The lines of tutorial.md lead to a redirected clone, and to figures that show it."""
+    done = do(TUTORIAL, {}, tmp_path)
+    assert "client_accepts_none" in done.log
+    assert "fetch redirect self" in done.log
+    one, two = (done.here / clone / "noise" for clone in ("as-always", "redirected"))
+    assert one.read_bytes() == two.read_bytes()
+    status = json.loads(done.output[done.output.index('{\n  "at"') :].partition("\n}\n")[0] + "}")
+    now, saved = status["shares"][0], status["saved"][0]
+    assert 0.4 < now["share"] < 0.6
+    assert (saved["answered"], saved["runs"]) == (2, 0)
+    runs = re.search(r'offramp_executions_total\{.*command="fetch".*\} (\d)', done.output)
+    assert runs is not None
+    assert runs[1] == "1"  # for two jobs
+    assert re.search(r"target +self: chosen", done.output)
 
 
 @pytest.mark.parametrize("version", [versions.V2, versions.V1[-1]])
@@ -380,6 +412,7 @@ def serving(text: str, here: Path, environ: dict[str, str], log: Path) -> subpro
 def test_nginx_takes_the_configuration(block: Block, tmp_path: Path) -> None:
     """A stock nginx finds nothing wrong with what is written for it."""
     text = re.sub(r"listen \d+( ssl)?;", f"listen 127.0.0.1:{free_port()};", block.text)
+    text = text.replace("/var/cache/nginx/", f"{tmp_path}/")
     # A test has no certificate.
     text = re.sub(r"ssl_certificate(_key)? .*;", "", text)
     file = tmp_path / "nginx.conf"

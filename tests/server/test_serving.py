@@ -334,6 +334,7 @@ def test_a_worker_that_dies_is_replaced(start: Start, tmp_path: Path) -> None:
     while len(after := workers_of(process)) < 2 or before[0] in after:
         assert process.running.poll() is None
     assert process.get("/-/livez") == b"ok\n"
+    assert b"\nofframp_worker_restarts_total 1.0\n" in process.get("/-/metrics")
     assert process.stop() == 0
     assert not [pid for pid in after if Path(f"/proc/{pid}").exists()]
     assert "starting it again" in (tmp_path / "stderr").read_text()

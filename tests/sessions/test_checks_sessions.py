@@ -49,12 +49,16 @@ async def test_what_keeps_sessions_here_is_told(
     serve: Serve, repository: Repository, tmp_path: Path
 ) -> None:
     """With what to write instead."""
+    copy, root = copied(repository.root, tmp_path / "other"), repository.root
+    other = await serve(copy, data=tmp_path / "other-data")
+    *_, verdict = await found(root, mirror(other.url, vcs="git", offramp=True))
+    assert "sessions.here = true" in verdict.remedy
     other = await serve(
-        copied(repository.root, tmp_path / "other"),
+        copy,
         data=tmp_path / "other-data",
+        sessions={"here": True},
         session_mirrors=[mirror("http://127.0.0.1:1")],
     )
-    root = repository.root
     *_, verdict = await found(root, mirror(other.url, vcs="git"))
     assert "offramp = true" in verdict.remedy
     *_, verdict = await found(root, mirror(other.url, vcs="git", offramp=True))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 import pytest
@@ -24,6 +25,7 @@ from tests.sessions.conftest import (
 )
 from tests.upstreams.forge import Forge
 
+HERE: Final = {"here": True}
 TAIL = "/info/refs?service=git-upload-pack"
 
 
@@ -171,11 +173,15 @@ async def test_two_that_name_each_other_do_not_send_a_client_to_and_fro(
     """A session that moved stays where it is, though that server would move others back."""
     other_root = copied(repository.root, tmp_path / "other")
     one = await serve(
-        repository.root, health=SELDOM, session_mirrors=[mirror(relay.url, offramp=True)]
+        repository.root,
+        health=SELDOM,
+        sessions=HERE,
+        session_mirrors=[mirror(relay.url, offramp=True)],
     )
     other = await serve(
         other_root,
         health=SELDOM,
+        sessions=HERE,
         data=tmp_path / "other-data",
         session_mirrors=[mirror(one.url, offramp=True)],
     )
@@ -218,7 +224,7 @@ async def test_below_here_everything_is_as_elsewhere_but_pushes(
     serve: Serve, repository: Repository, git: Git, tmp_path: Path
 ) -> None:
     """Clones are complete, what is not there is not there, and nothing is pushed."""
-    served = await serve(repository.root, git={"push": ["*"]})
+    served = await serve(repository.root, git={"push": ["*"]}, sessions=HERE)
     here = f"{served.url}/-/here"
     await git("clone", repository.url(here), tmp_path / "clone")
     await git("fsck", "--strict", cwd=tmp_path / "clone")
@@ -241,6 +247,18 @@ async def test_below_here_everything_is_as_elsewhere_but_pushes(
             assert response.headers[MARK] == STAY
         async with session.get(f"{served.url}/{NAME}{TAIL}") as response:
             assert MARK not in response.headers
+
+
+async def test_there_is_no_second_path_that_nobody_asked_for(
+    serve: Serve, repository: Repository
+) -> None:
+    """A proxy in front may let clients in by path; it does not know of that one."""
+    served = await serve(repository.root)
+    async with aiohttp.ClientSession() as session:
+        for path in (f"{NAME}{TAIL}", f"{NAME}/git-upload-pack", f"{NAME}?cmd=capabilities"):
+            async with session.get(f"{served.url}/-/here/{path}") as response:
+                assert response.status == 404
+                assert "sessions.here" in await response.text()
 
 
 async def test_a_server_with_mirrors_says_so(serve: Serve, repository: Repository) -> None:
@@ -306,11 +324,14 @@ async def test_a_mirror_that_is_made_as_the_page_says_has_our_refs(
     serve: Serve, repository: Repository, forge: Forge, git: Git
 ) -> None:
     """It is cloned, and brought up to date, from below the path where sessions stay."""
-    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    served = await serve(
+        repository.root, health=SELDOM, sessions=HERE, session_mirrors=[mirror(forge.url)]
+    )
     url, copy = repository.url(served.url), forge.root / NAME
     copy.rename(copy.with_name("old"))
     repository.git("update-ref", "refs/heads/gone", "HEAD")
     await git("clone", "--mirror", repository.url(f"{served.url}/-/here"), copy)
+    run_git(copy, "config", "uploadpack.allowFilter", "true")
     assert (await first(served, url))[0] == 200
     await compared(watch_of(served))
     assert (await first(served, url))[0] == 302

@@ -146,7 +146,11 @@ async def test_two_that_name_each_other_do_not_send_a_client_to_and_fro(
     """A clone ends at the other one, and nothing is pushed there, whatever it takes else."""
     other_root = copied(root, tmp_path / "other")
     one = await serve_hg(
-        serve, root, health=SELDOM, session_mirrors=[mirror(relay.url, offramp=True)]
+        serve,
+        root,
+        health=SELDOM,
+        sessions={"here": True},
+        session_mirrors=[mirror(relay.url, offramp=True)],
     )
     other = await serve_hg(
         serve,
@@ -154,6 +158,7 @@ async def test_two_that_name_each_other_do_not_send_a_client_to_and_fro(
         hg={"push": [REPO]},
         health=SELDOM,
         data=tmp_path / "other-data",
+        sessions={"here": True},
         session_mirrors=[mirror(one.url, offramp=True)],
     )
     relay.lead_to(other.url)

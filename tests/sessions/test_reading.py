@@ -6,8 +6,9 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -17,13 +18,16 @@ import server.sessions.reading
 from redirects.decision import Reason
 from redirects.sessions import SessionMirror
 from server.sessions.reading import MARK, MAY_MOVE, Reading, Unfit, Unreachable
-from server.sessions.refs import _hg_digest, git_digest
+from server.sessions.refs import Ours, _hg_digest, git_digest
 from tests.conformance.repositories import Repository, run_git
+from wire.git.capabilities import parse_advertisement as parse_v2
 from wire.git.capabilities import service_preface
 from wire.git.v0_advertisement import parse_advertisement
 
 ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
 RESULT = "application/x-git-upload-pack-result"
+
+OURS = Ours("", "")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -80,7 +84,7 @@ async def test_what_is_no_list_of_refs_is_told_apart(
     """Each with its reason."""
     async with asking(answer) as reading:
         with pytest.raises(Unfit) as unfit:
-            await reading.digest("git" if vcs == "git" else "hg", "app")
+            await reading.digest("git" if vcs == "git" else "hg", "app", OURS)
     assert unfit.value.reason is reason
 
 
@@ -89,7 +93,7 @@ async def test_what_does_not_say_that_sessions_stay_is_no_offramp(mark: dict[str
     """Whatever it answers below that path."""
     async with asking(saying(**mark), offramp=True) as reading:
         with pytest.raises(Unfit) as unfit:
-            await reading.digest("git", "app")
+            await reading.digest("git", "app", OURS)
     assert unfit.value.reason is Reason.MIRROR_NO_OFFRAMP
 
 
@@ -98,11 +102,11 @@ async def test_a_gateway_that_reaches_nobody_is_a_mirror_that_does_not_answer(st
     """As one where nobody listens."""
     async with asking(saying(status)) as reading:
         with pytest.raises(Unreachable, match=str(status)):
-            await reading.digest("git", "app")
+            await reading.digest("git", "app", OURS)
     async with aiohttp.ClientSession() as session:
         gone = Reading(session, reading.mirror, 60.0, 60.0)
         with pytest.raises(Unreachable):
-            await gone.digest("git", "app")
+            await gone.digest("git", "app", OURS)
 
 
 async def test_who_says_nothing_in_time_does_not_answer() -> None:
@@ -111,7 +115,7 @@ async def test_who_says_nothing_in_time_does_not_answer() -> None:
         mirror = SessionMirror("m", f"http://127.0.0.1:{listener.getsockname()[1]}")
         async with aiohttp.ClientSession() as session:
             with pytest.raises(Unreachable, match="no answer within"):
-                await Reading(session, mirror, 0.01, 60.0).digest("git", "app")
+                await Reading(session, mirror, 0.01, 60.0).digest("git", "app", OURS)
 
 
 async def test_an_answer_that_breaks_off_is_none() -> None:
@@ -128,7 +132,7 @@ async def test_an_answer_that_breaks_off_is_none() -> None:
 
     async with asking(broken) as reading:
         with pytest.raises(Unreachable, match="broke off"):
-            await reading.digest("git", "app")
+            await reading.digest("git", "app", OURS)
 
 
 async def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +140,7 @@ async def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(server.sessions.reading, "_LONGEST", 1000)
     async with asking(saying(body=bytes(1001))) as reading:
         with pytest.raises(Unfit, match="longer than"):
-            await reading.digest("git", "app")
+            await reading.digest("git", "app", OURS)
 
 
 async def test_no_credential_is_sent_and_no_cookie_kept() -> None:
@@ -152,7 +156,7 @@ async def test_no_credential_is_sent_and_no_cookie_kept() -> None:
     async with asking(answer) as reading:
         for vcs in ("git", "hg"):
             with pytest.raises(Unfit):
-                await reading.digest("git" if vcs == "git" else "hg", "app")
+                await reading.digest("git" if vcs == "git" else "hg", "app", OURS)
     assert [request.headers["User-Agent"] for request in seen] == [
         "git/offramp",
         "mercurial/proto-1.0 (Offramp)",
@@ -161,11 +165,15 @@ async def test_no_credential_is_sent_and_no_cookie_kept() -> None:
 
 
 def advertised(
-    repository: Repository, *options: str, protocol: str = "", body: bytes = b""
+    repository: Repository,
+    *options: str,
+    protocol: str = "",
+    body: bytes = b"",
+    settings: Sequence[str] = (),
 ) -> bytes:
     """What stock upload-pack says."""
     return subprocess.run(
-        ["git", "upload-pack", "--stateless-rpc", *options, str(repository.git_dir)],
+        ["git", *settings, "upload-pack", "--stateless-rpc", *options, str(repository.git_dir)],
         input=body,
         env={**os.environ, "GIT_PROTOCOL": protocol},
         capture_output=True,
@@ -173,30 +181,103 @@ def advertised(
     ).stdout
 
 
-async def test_protocols_say_the_same_of_a_repository(repository: Repository) -> None:
-    """A mirror that speaks v0 alone has the digest of one that speaks v2; changes change it."""
-    repository.git("tag", "-a", "-m", "tagged", "tagged")
-    preface = service_preface("git-upload-pack")
+def said_to_git(config: Mapping[str, str]) -> list[str]:
+    """Settings of `uploadpack`, as arguments of git."""
+    return [word for key in config for word in ("-c", f"uploadpack.{key}={config[key]}")]
 
-    def backend(*, v2: bool) -> Answer:
-        async def answer(request: web.Request) -> web.StreamResponse:
-            protocol = request.headers.get("Git-Protocol", "") if v2 else ""
-            if request.method == "GET":
-                said = preface + advertised(repository, "--advertise-refs", protocol=protocol)
-                return web.Response(body=said, headers={"Content-Type": ADVERTISEMENT})
-            said = advertised(repository, protocol=protocol, body=await request.read())
-            return web.Response(body=said, headers={"Content-Type": RESULT})
 
-        return answer
+def backend(repository: Repository, *, v2: bool = True, **config: str) -> Answer:
+    """A mirror that is stock git, with some settings of its own."""
+    settings = [
+        word for key, value in config.items() for word in ("-c", f"uploadpack.{key}={value}")
+    ]
 
-    async def digests() -> set[str]:
-        async with asking(backend(v2=True)) as new, asking(backend(v2=False)) as old:
-            return {await new.digest("git", "app"), await old.digest("git", "app")}
+    async def answer(request: web.Request) -> web.StreamResponse:
+        protocol = request.headers.get("Git-Protocol", "") if v2 else ""
+        if request.method == "GET":
+            said = service_preface("git-upload-pack") + advertised(
+                repository, "--advertise-refs", protocol=protocol, settings=settings
+            )
+            return web.Response(body=said, headers={"Content-Type": ADVERTISEMENT})
+        body = await request.read()
+        said = advertised(repository, protocol=protocol, settings=settings, body=body)
+        return web.Response(body=said, headers={"Content-Type": RESULT})
 
-    (before,) = await digests()
-    repository.git("update-ref", "refs/heads/new", "HEAD")
-    (after,) = await digests()
-    assert before != after
+    return answer
+
+
+async def own(repository: Repository, **config: str) -> Ours:
+    """What stock git says of a repository here."""
+    settings = [
+        word for key, value in config.items() for word in ("-c", f"uploadpack.{key}={value}")
+    ]
+    said = advertised(repository, "--advertise-refs", protocol="version=2", settings=settings)
+    async with asking(backend(repository)) as reading:
+        digest = await reading.digest("git", "app", OURS)
+    return Ours("", digest, parse_v2(said))
+
+
+async def test_a_mirror_offers_what_is_offered_here(repository: Repository) -> None:
+    """Else clients that have a part of it, or fetch by ids, are told that they ask in vain."""
+    ours = await own(repository, allowFilter="true")
+    async with asking(backend(repository, allowFilter="true")) as reading:
+        assert await reading.digest("git", "app", ours) == ours.digest
+    for less, words in (
+        (backend(repository, allowFilter="false"), "fetch=filter"),
+        (backend(repository, v2=False), "protocol v0 alone"),
+    ):
+        async with asking(less) as reading:
+            with pytest.raises(Unfit, match=words) as unfit:
+                await reading.digest("git", "app", ours)
+            assert unfit.value.reason is Reason.MIRROR_LACKS
+    # What it offers beside that is no harm.
+    async with asking(backend(repository, allowFilter="true")) as reading:
+        await reading.digest("git", "app", await own(repository))
+
+
+async def test_a_repository_without_commits_is_compared_too(tmp_path: Path) -> None:
+    """By the branch that HEAD names and by the hash that names objects: clones begin with both."""
+
+    def empty(name: str, *options: str) -> Repository:
+        run_git(tmp_path, "init", "--quiet", "--bare", *options, name)
+        return Repository(tmp_path, name)
+
+    ours = await own(empty("ours.git", "--initial-branch=trunk"))
+    async with asking(backend(empty("same.git", "--initial-branch=trunk"))) as reading:
+        assert await reading.digest("git", "app", ours) == ours.digest
+    async with asking(backend(empty("other.git", "--initial-branch=other"))) as reading:
+        assert await reading.digest("git", "app", ours) != ours.digest
+    longer = empty("longer.git", "--initial-branch=trunk", "--object-format=sha256")
+    async with asking(backend(longer)) as reading:
+        with pytest.raises(Unfit, match="object-format=sha1"):
+            await reading.digest("git", "app", ours)
+
+
+async def test_a_shallow_mirror_is_none(repository: Repository, tmp_path: Path) -> None:
+    """Its refs are ours, and clones of it would be cut off; it is looked at once."""
+    ours = await own(repository)
+    posted: list[bytes] = []
+
+    def noting(answer: Answer) -> Answer:
+        async def noted(request: web.Request) -> web.StreamResponse:
+            posted.append(await request.read())
+            return await answer(request)
+
+        return noted
+
+    all_of_it = ("--no-single-branch", repository.stock_url, "cut.git")
+    run_git(tmp_path, "clone", "--quiet", "--mirror", "--depth=1", *all_of_it)
+    cut = Repository(tmp_path, "cut.git")
+    async with asking(noting(backend(cut))) as reading:
+        for _ in range(2):
+            with pytest.raises(Unfit) as unfit:
+                await reading.digest("git", "app", ours)
+            assert unfit.value.reason is Reason.MIRROR_CUT_OFF
+        run_git(cut.path, "fetch", "--quiet", "--unshallow")
+        posted.clear()
+        for _ in range(2):
+            assert await reading.digest("git", "app", ours) == ours.digest
+    assert sum(b"command=fetch" in body for body in posted) == 1
 
 
 async def test_a_digest_is_of_what_head_stands_for_too(repository: Repository) -> None:

@@ -75,8 +75,9 @@ class Scripted:
     world: World
     name: str
 
-    async def digest(self, vcs: Vcs, repository: str) -> str:
+    async def digest(self, vcs: Vcs, repository: str, ours: Ours) -> str:
         """What the test said."""
+        del ours
         self.world.asked.append((self.name, vcs, repository))
         self.world.happened.set()
         said = self.world.theirs[self.name]
@@ -108,9 +109,9 @@ async def test_what_was_seen_is_from_before_the_mirror_was_asked(world: World) -
     watch.seen("git", "app", "X")
 
     class Slow(Scripted):
-        async def digest(self, vcs: Vcs, repository: str) -> str:
+        async def digest(self, vcs: Vcs, repository: str, ours: Ours) -> str:
             world.now += 5
-            return await super().digest(vcs, repository)
+            return await super().digest(vcs, repository, ours)
 
     watch._watched["a"].reads = Slow(world, "a")
     await watch.look()
@@ -210,9 +211,9 @@ async def test_a_push_in_the_middle_of_a_comparison_is_not_missed(world: World) 
     watch.seen("git", "app", "X")
 
     class Pushed(Scripted):
-        async def digest(self, vcs: Vcs, repository: str) -> str:
+        async def digest(self, vcs: Vcs, repository: str, ours: Ours) -> str:
             watch.seen("git", "app", "Y")
-            return await super().digest(vcs, repository)
+            return await super().digest(vcs, repository, ours)
 
     watch._watched["a"].reads = Pushed(world, "a")
     await watch.look()

@@ -14,6 +14,7 @@ from wire.git.capabilities import (
     advertise,
     intersect,
     is_v2,
+    lacking,
     parse_advertisement,
     service_preface,
     without_preface,
@@ -284,3 +285,23 @@ def test_no_intersection_of_two_object_formats():
         both(b"object-format=sha256")
     with pytest.raises(ProtocolError, match="are sha1 there, and sha256 here"):
         both(ours=packets(b"version 2", b"object-format=sha256"))
+
+
+def test_what_another_server_lacks():
+    """Commands and features that may be asked of us alone; what it has beside is no lack."""
+    ours = parse_advertisement(
+        packets(b"version 2", b"ls-refs=unborn", b"fetch=shallow filter sideband-all", b"agent=x")
+    )
+
+    def lacks(*lines):
+        return lacking(ours, parse_advertisement(packets(b"version 2", *lines)))
+
+    assert lacks(b"ls-refs=unborn", b"fetch=filter ref-in-want shallow", b"server-option") == ()
+    assert lacks(b"ls-refs", b"fetch=shallow", b"object-format=sha1") == (
+        "ls-refs=unborn",
+        "fetch=filter",
+    )
+    assert lacks(b"fetch=shallow filter") == ("ls-refs",)
+    assert lacks(b"ls-refs=unborn", b"fetch=shallow filter", b"object-format=sha256") == (
+        "object-format=sha1",
+    )

@@ -140,6 +140,25 @@ def intersect(ours: Capabilities, theirs: Capabilities) -> Capabilities:
     return Capabilities(tuple(entries))
 
 
+def lacking(ours: Capabilities, theirs: Capabilities) -> tuple[str, ...]:
+    """What a client may ask of our local git and not of another server, such as ``fetch=filter``.
+
+    What no request of ours can hold is left out; see :func:`intersect`.
+    """
+    if ours.object_format != theirs.object_format:
+        return (f"object-format={ours.object_format}",)
+    found: list[str] = []
+    for name, value in intersect(ours, ours).entries:
+        if name == "object-format":
+            continue  # where nothing is said it is sha1
+        if not theirs.has(name):
+            found.append(name)
+            continue
+        known = theirs.value(name).split()
+        found += [f"{name}={word}" for word in (value or "").split() if word not in known]
+    return tuple(found)
+
+
 def advertise(stock: Capabilities, agent: str, packfile_uris: bool, bundle_uri: bool) -> bytes:
     """Our own advertisement, made from stock git's.
 

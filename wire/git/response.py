@@ -180,6 +180,18 @@ def wanted_refs(head: bytes) -> dict[bytes, str]:
     return found
 
 
+def is_cut_off(head: bytes) -> bool:
+    """Whether :attr:`Head.raw` tells of commits whose parents are missing: ``shallow-info``.
+
+    Raises:
+        ProtocolError: it is not made of packets.
+    """
+    packets = pktline.parse(head)
+    return any(
+        not isinstance(packet, Special) and packet.startswith(b"shallow ") for packet in packets
+    )
+
+
 def packfile_uris_section(items: Sequence[tuple[str, str]]) -> bytes:
     """The section that names packs, as ``(checksum, URI)``, up to and with its delimiter.
 

@@ -16,6 +16,10 @@ from wire.git.pktline import ProtocolError, Special, shown
 MAX_PREFIXES: Final = 65536
 """With more ref prefixes than this, stock git lists every ref rather than match them all."""
 
+WHOLE: Final = 0x7FFFFFFF
+"""``deepen`` by this is "all of it" (git's INFINITE_DEPTH). git then sends what is behind every
+commit that the client names as shallow, whether or not its wants reach that."""
+
 _SCHEME: Final = re.compile(r"[a-z0-9+.-]+")
 
 _T = TypeVar("_T", str, bytes)
@@ -348,6 +352,23 @@ def encode_probe(oids: Iterable[str], object_format: str, *, filtered: bool) -> 
             ofs_delta=True,
         )
     )
+
+
+def encode_wholeness(oids: Iterable[str], object_format: str) -> bytes:
+    """The smallest fetch that shows whether history is cut off behind objects.
+
+    All of their history is asked for, as ``--unshallow`` does, by a client that has them: so the
+    pack is empty, and a server whose own history is cut off says where. See
+    :func:`wire.git.response.is_cut_off`.
+
+    Args:
+        oids: what refs of the server point to, in hex.
+        object_format: ``sha1`` or ``sha256``.
+    """
+    tips = tuple(oids)
+    session = Session(object_format=object_format)
+    whole = Fetch(session, wants=tips, haves=tips, deepen=WHOLE, done=True, ofs_delta=True)
+    return encode_fetch(whole)
 
 
 def without_object_format(request: bytes) -> bytes:
