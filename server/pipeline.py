@@ -297,9 +297,6 @@ class Pipeline:
     async def _publish(self, command: Command, record: Record) -> None:
         """Put an entity into the stores until it can be named to this client, if they will."""
         entity = record.parts[0].entity
-        held = self.cache.entities.hold(entity)  # or it may be evicted under the upload
-        if held is None:
-            return
 
         def enough() -> bool:
             decided, _ = self._decided(command, record)
@@ -308,7 +305,9 @@ class Pipeline:
         try:
             path = self.cache.entities.path(entity.digest)
             await self.publisher.claim(command.repository, entity)
-            await self.publisher.publish(entity, path, command.repository, enough=enough, held=held)
+            # Or it may be evicted under the upload.
+            hold = partial(self.cache.entities.hold, entity)
+            await self.publisher.publish(entity, path, command.repository, enough=enough, hold=hold)
         except (StoreError, CacheUnavailable) as error:
             _log.warning("not published, so sent inline: %s", error)
 

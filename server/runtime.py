@@ -145,22 +145,6 @@ class Runtime:
         asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        publisher = Publisher(
-            stores,
-            targets,
-            cache.publications,
-            session=http,
-            keep=settings.retention.keep,
-            max_url_life=settings.redirect.lifetime + settings.redirect.window,
-        )
-
-        async def forget(name: str, epoch: int) -> None:
-            known = (repositories.get(name), hg_repositories.get(name))
-            mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
-            identities = {each.identity for each in known if each is not None} or {str(mirror)}
-            await forget_local(cache, frozenset(identities), epoch)
-
-        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         health = Health(
             store,
             targets,
@@ -170,6 +154,23 @@ class Runtime:
             replicas=stores.replicas,
             reads=stores.reads,
         )
+        publisher = Publisher(
+            stores,
+            targets,
+            cache.publications,
+            session=http,
+            keep=settings.retention.keep,
+            max_url_life=settings.redirect.lifetime + settings.redirect.window,
+            is_away=health.is_away,
+        )
+
+        async def forget(name: str, epoch: int) -> None:
+            known = (repositories.get(name), hg_repositories.get(name))
+            mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
+            identities = {each.identity for each in known if each is not None} or {str(mirror)}
+            await forget_local(cache, frozenset(identities), epoch)
+
+        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
         decisions = Decisions(metrics, settings.log.decisions)

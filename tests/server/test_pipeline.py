@@ -76,11 +76,11 @@ class Publishing:
         repository: str,
         *,
         enough: Callable[[], bool],
-        held: object,
+        hold: Callable[[], object],
     ) -> frozenset[str]:
         """Publish."""
         assert repository == "p.git"
-        assert held is not None
+        assert hold() is not None
         assert not enough()
         self.calls += 1
         came = await self.does(entity, path)

@@ -23,8 +23,9 @@ from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
 from redirects.window import Window
 from server.placing import Stores
-from server.publish import Publisher, PublishRefused
+from server.publish import Publisher
 from server.readback import NotReadable
+from server.turns import PublishRefused
 from stores.base import Corrupt, StoreUnavailable
 from stores.entity import Entity
 from stores.faulty import Fail, Fault, FaultyStore, Flip, Hang, Lose, Truncate
