@@ -1,5 +1,5 @@
-# Law of this file: no store is waited for without an end. Whoever writes to one waits for a turn, no
-# more than so many wait, and what is asked has a time. One that did not answer is left alone.
+# Law of this file: no store is waited for without an end. Whoever writes to one waits for a turn,
+# not many do so, and what is asked has a time. One that did not answer is left alone.
 
 from __future__ import annotations
 
