@@ -133,7 +133,7 @@ class Repeats(Generic[N]):
         """Whether this client is to be answered inline, because a download of its own failed.
 
         ``question``: what it asks of which repository. A target to which it was sent is probed at
-        once.
+        once, whether it is believed or its address has had its share.
         """
         asker = self._asker(request, question)
         if asker is None or self._goes_on(request, asker):
@@ -141,8 +141,11 @@ class Repeats(Generic[N]):
         found = self.suspicions.asked_again(
             asker, self.clock(), self._has_failed, self._is_suspected
         )
-        suspected = [target for key in found if (target := self._targets.get(key)) is not None]
+        suspected = [self._targets[key] for key in found.targets if key in self._targets]
         for target in suspected:
+            self.health.suspect(target)
+            if not found.is_believed:
+                continue
             _log.info(
                 "request %s: %s asks again what it was sent to target %s for, and gets it inline",
                 request[EXCHANGE].request_id,
@@ -150,8 +153,7 @@ class Repeats(Generic[N]):
                 target.name,
             )
             self.metrics.asked_again(target.name)
-            self.health.suspect(target)
-        return bool(suspected)
+        return found.is_believed and bool(suspected)
 
     def sent(self, request: web.Request, question: str, locations: Iterable[Location]) -> None:
         """This client is sent to ``locations`` for its answer."""

@@ -176,8 +176,7 @@ class Runtime:
         decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         suspicions = Suspicions(table, settings.health.suspicion)
-        hidden = keys.derived("who was sent where")
-        repeats = Repeats(suspicions, health, metrics, hidden)
+        repeats = Repeats(suspicions, health, metrics, keys.derived("who was sent where"))
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -198,7 +197,15 @@ class Runtime:
             settings.data,
         )
         sessions = Sessions.of(
-            settings, http, repositories, hg_repositories, suspicions, metrics, hidden
+            settings,
+            http,
+            repositories,
+            hg_repositories,
+            suspicions,
+            metrics,
+            # Another name for each address: whoever polls, and is sent to a mirror each time, does
+            # not use up the second tries of downloads.
+            keys.derived("who was moved where"),
         )
         hg_backend = hg_pushing = None
         if settings.local_root is not None:
