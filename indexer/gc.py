@@ -82,6 +82,7 @@ async def collect(
     keep: float,
     *,
     replicas: Sequence[Store] = (),
+    away: Sequence[str] = (),
     dry_run: bool = False,
 ) -> GcReport:
     """Delete what no catalog names and no client can still be told to fetch.
@@ -91,6 +92,7 @@ async def collect(
         now: seconds since the epoch, by the stores' clocks.
         keep: seconds for which anything is kept, longer than any URL lives.
         replicas: stores of copies; one that fails stops no other, and the report says it.
+        away: what is said of other stores of copies, which do not answer and are not asked.
         dry_run: change nothing, say what would be done.
 
     Raises:
@@ -98,7 +100,7 @@ async def collect(
         StoreError: the main store failed; what is done so far is done right.
     """
     main = _Shelf(store, [stored async for stored in store.list()])
-    shelves, unreached = [main], []
+    shelves, unreached = [main], list(away)
     for replica in replicas:
         try:
             shelves.append(_Shelf(replica, [stored async for stored in replica.list()]))
