@@ -131,7 +131,7 @@ class Pipeline:
             self.selection,
             command.client,
             time.time(),
-            readable=readable,
+            readable=self.publisher.still(entity, readable),
             down=self.health.down(),
             min_size=self.settings.min_size,
             enabled=self.settings.enabled,

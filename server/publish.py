@@ -33,6 +33,13 @@ _log = logging.getLogger("offramp.publish")
 RUNS: Final = 64
 
 
+# Seconds for which a target is not named for an entity that was not there any more, unless it comes
+# back: longer than from one index run to the next, which puts bundles there again.
+LOST_FOR: Final = 3 * 3600.0
+
+# Before a fingerprint, in a note that says the opposite of others.
+_LOST: Final = "-"
+
 _Named = tuple[str, str | None, frozenset[str]]
 """Digest and demanded type, which an entity is to those who read it back, and stores it is for."""
 
@@ -85,7 +92,15 @@ class Publications(Protocol):
         """Notes of the targets that count for ``digest`` at ``now``."""
         ...
 
-    def record(self, digest: str, targets: Iterable[str], now: float, lease: float) -> None:
+    def record(
+        self,
+        digest: str,
+        targets: Iterable[str],
+        now: float,
+        lease: float,
+        *,
+        instead_of: Iterable[str] = (),
+    ) -> None:
         """Let targets (a note of each) count from ``now`` for ``lease`` seconds."""
         ...
 
@@ -148,6 +163,26 @@ class Publisher:
     def readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which ``entity`` may be named now."""
         return _readable(self._publications, entity, self._clock())
+
+    def still(self, entity: Entity, readable: Iterable[str]) -> frozenset[str]:
+        """Those of the targets (fingerprints) of which it was not seen since that it is lost."""
+        notes = self._publications.readable(entity.digest, self._clock())
+        lost = frozenset(n.removeprefix(_LOST) for n in notes if n.startswith(_LOST))
+        return frozenset(readable) - lost
+
+    async def lost(self, target: Target, entity: Entity) -> None:
+        """From now on ``entity`` is not named at ``target``, until it has come back through it.
+
+        Raises:
+            cache.errors.CacheUnavailable: the disk refused.
+        """
+        async with self._publications.lock(entity.digest):
+            now, fingerprint = self._clock(), target.fingerprint
+            notes = self._publications.readable(entity.digest, now)
+            gone = (note for note in notes if note.partition(" ")[0] == fingerprint)
+            self._publications.record(
+                entity.digest, (_LOST + fingerprint,), now, LOST_FOR, instead_of=gone
+            )
 
     async def publish(
         self,
@@ -323,7 +358,8 @@ class Publisher:
         readable = frozenset[str]().union(*came)
         if readable:
             notes = {_note(entity, fingerprint) for fingerprint in readable}
-            self._publications.record(entity.digest, notes, began, self._lease)
+            lost = {_LOST + fingerprint for fingerprint in readable}
+            self._publications.record(entity.digest, notes, began, self._lease, instead_of=lost)
         run.came(readable)
 
     async def _lost(self, entity: Entity, names: Iterable[str]) -> frozenset[str]:
@@ -363,6 +399,7 @@ def _note(entity: Entity, fingerprint: str) -> str:
 def _readable(publications: Publications, entity: Entity, now: float) -> frozenset[str]:
     """Fingerprints of the targets of which :func:`_note` was noted for ``entity``."""
     notes = publications.readable(entity.digest, now)
+    notes = frozenset(note for note in notes if not note.startswith(_LOST))
     typed = entity.demanded_type
     if typed is not None:
         suffix = f" {typed}"

@@ -39,6 +39,7 @@ from server.publish import Publisher
 from server.readback import read_back_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
+from server.rereading import Rereading
 from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.status.published import Served, Shelves
@@ -83,6 +84,7 @@ class Runtime:
     catalogs: Catalogs
     health: Health
     repeats: Repeats[Target]
+    rereading: Rereading
     sessions: Sessions | None
     sent_table: FileTable
     metrics: Metrics
@@ -176,7 +178,9 @@ class Runtime:
         decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         suspicions = Suspicions(table, settings.health.suspicion)
-        repeats = Repeats(suspicions, health, metrics, keys.derived("who was sent where"))
+        rereading = Rereading(publisher)
+        hidden = keys.derived("who was sent where")
+        repeats = Repeats(suspicions, health, metrics, hidden, doubted=rereading.doubt)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -254,6 +258,7 @@ class Runtime:
             catalogs=catalogs,
             health=health,
             repeats=repeats,
+            rereading=rereading,
             sessions=sessions,
             sent_table=table,
             metrics=metrics,
@@ -330,6 +335,7 @@ class Runtime:
         await self.status.close()
         backends = (self.hg_backend, self.hg_pushing)
         await asyncio.gather(*(backend.close() for backend in backends if backend is not None))
+        await self.rereading.close()
         await self.publisher.close()
         if self.upstreams is not None:
             await self.upstreams.close()

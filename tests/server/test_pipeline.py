@@ -65,6 +65,10 @@ class Publishing:
         """What came back earlier."""
         return self.known.get(entity.digest, frozenset())
 
+    def still(self, entity: Entity, readable: frozenset[str]) -> frozenset[str]:
+        """Nothing is lost."""
+        return readable
+
     async def claim(self, repository: str, entity: Entity) -> None:
         """Note whose it is."""
         self.claims.append((repository, entity.digest))

@@ -303,6 +303,20 @@ async def test_a_main_store_that_hangs_keeps_few_files_open(house: House) -> Non
     await holds.until(0)
 
 
+async def test_what_a_target_has_lost_is_not_named_there(house: House) -> None:
+    """Whoever had read it back before, the indexer too; until it was published again."""
+    await house.publish()
+    entity, readable = house.source[0], house.prints(*NAMES)
+    assert house.publisher.still(entity, readable) == readable
+    await house.publisher.lost(house.targets["eu"], entity)
+    assert house.publisher.readable(entity) == house.prints("main", "us")
+    assert house.publisher.still(entity, readable) == house.prints("main", "us")
+    await house.stores["eu"].delete(entity.digest)
+    assert await house.publish() == {"main", "eu", "us"}
+    assert house.publisher.still(entity, readable) == readable
+    assert await house.holding() == {"main", "eu", "us"}
+
+
 async def test_what_is_gone_is_not_published(house: House) -> None:
     """It was evicted before its run began."""
     assert not await house.publisher.publish(*house.source, "p.git", hold=lambda: None)
