@@ -128,9 +128,9 @@ class Server:
         if self._connected.get(asker.key, -1.0) > now:
             return False  # it downloads still, and this is another one beside it
         found = self._suspicions.asked_again(asker, now, self._has_failed, self._is_suspected)
-        for key in found:
+        for key in found.targets:
             self.health.suspect(self._by_spread[key])
-        return bool(found)
+        return found.is_believed
 
     def sent(self, asker: Asker, target: str, now: float, until: float) -> None:
         """The client is sent to a target, and keeps its connection ``until`` it has it, or not."""

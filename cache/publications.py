@@ -80,7 +80,15 @@ class Publications:
             known.changes = min(left.values(), default=float("inf"))
         return known.readable
 
-    def record(self, digest: str, targets: Iterable[str], now: float, lease: float) -> None:
+    def record(
+        self,
+        digest: str,
+        targets: Iterable[str],
+        now: float,
+        lease: float,
+        *,
+        instead_of: Iterable[str] = (),
+    ) -> None:
         """Note that the entity was read back through ``targets``, beside what is noted already.
 
         Hold :meth:`lock` around it: of two processes that do this at once, one is forgotten.
@@ -90,11 +98,13 @@ class Publications:
             targets: a note of each, which is its fingerprint and what else was found there.
             now: seconds since the epoch.
             lease: seconds from ``now`` for which this counts.
+            instead_of: notes that do not count any more.
 
         Raises:
             CacheUnavailable: the disk refused; nothing is noted.
         """
-        leases = {t: end for t, end in self._look(digest, now).leases.items() if end > now}
+        known, gone = self._look(digest, now).leases, frozenset(instead_of)
+        leases = {t: end for t, end in known.items() if end > now and t not in gone}
         for target in targets:
             leases[target] = max(now + lease, leases.get(target, 0.0))
         body = json.dumps(leases, sort_keys=True).encode("ascii")

@@ -83,6 +83,7 @@ async def collect(
     *,
     replicas: Sequence[Store] = (),
     permanent: AbstractSet[str] = frozenset(),
+    away: Sequence[str] = (),
     dry_run: bool = False,
 ) -> GcReport:
     """Delete what no catalog names and no client can still be told to fetch.
@@ -93,6 +94,7 @@ async def collect(
         keep: seconds for which anything is kept, longer than any URL lives.
         replicas: stores of copies; one that fails stops no other, and the report says it.
         permanent: digests of what no catalog names and is never due.
+        away: what is said of other stores of copies, which do not answer and are not asked.
         dry_run: change nothing, say what would be done.
 
     Raises:
@@ -100,7 +102,7 @@ async def collect(
         StoreError: the main store failed; what is done so far is done right.
     """
     main = _Shelf(store, [stored async for stored in store.list()])
-    shelves, unreached = [main], []
+    shelves, unreached = [main], list(away)
     for replica in replicas:
         try:
             shelves.append(_Shelf(replica, [stored async for stored in replica.list()]))

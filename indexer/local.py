@@ -52,9 +52,10 @@ def survey(cache: Cache, identities: AbstractSet[str], below: int) -> Survey:
 async def forget_local(cache: Cache, identities: AbstractSet[str], below: int) -> int:
     """Drop this machine's records of earlier epochs, and what only they name; returns how many.
 
-    For a machine that learns that another one has purged the repository. What was read back
-    through targets is forgotten of all that no record names any more: the other machine may have
-    deleted it from the store.
+    For a machine that learns that another one has purged the repository. It is not known what that
+    one has deleted from which store: what this repository had of others, whose records name it,
+    may be gone from a store that it is not in for them, and a record that told of it may have been
+    evicted. So nothing counts as readable any more, and what is asked for is published again.
 
     Args:
         cache: of this machine.
@@ -67,8 +68,7 @@ async def forget_local(cache: Cache, identities: AbstractSet[str], below: int) -
     found = await asyncio.to_thread(survey, cache, identities, below)
     await asyncio.to_thread(drop_records, cache, found.keys)
     for digest in await asyncio.to_thread(lambda: list(cache.publications.digests())):
-        if digest not in found.others:
-            cache.publications.forget(digest)
+        cache.publications.forget(digest)
     await asyncio.to_thread(drop_entities, cache, found.entities.keys() - found.others)
     return len(found.keys)
 

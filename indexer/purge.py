@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,10 @@ from stores.base import Conflict, Store, StoreUnavailable
 
 # How often a catalog that others change at the same time is read again.
 ATTEMPTS: Final = 5
+
+# Seconds that a store beside the main one has for each thing that it is asked: a mount that hangs
+# would never answer.
+PATIENCE: Final = 60.0
 
 _HEX: Final = frozenset("0123456789abcdef")
 
@@ -173,7 +177,7 @@ _NO_REPLICAS: Final[Mapping[str, Store]] = {}
 
 @dataclass(slots=True)
 class _Copies:
-    """The stores beside the main one, as far as they answer.
+    """The stores beside the main one, as far as they answer; who did not is not asked again.
 
     Attributes:
         replicas: by name.
@@ -187,25 +191,46 @@ class _Copies:
 
     async def hold(self, digest: str) -> bool:
         """Whether one that answers has an entity."""
-        found = False
-        for name in self.replicas:
-            try:
-                found = await self.replicas[name].stat(digest) is not None or found
-            except StoreUnavailable as error:
-                self.unreached[name] = str(error)
-        return found
 
-    async def delete(self, digest: str, keepers: Sequence[str]) -> None:
+        async def look(store: Store) -> bool:
+            return await store.stat(digest) is not None
+
+        return await self._ask(self.replicas.keys(), look)
+
+    async def delete(self, digest: str, keepers: Sequence[str]) -> bool:
         """Delete an entity from each, but from those that it is in for another repository.
 
-        ``keepers``: names of the other repositories that have it, too.
+        Args:
+            digest: which.
+            keepers: names of the other repositories that have it, too.
+
+        Returns:
+            Whether one of those that answered had it.
         """
+
+        async def delete(store: Store) -> bool:
+            found = await store.stat(digest) is not None
+            await store.delete(digest)
+            return found
+
         needed = frozenset[str]().union(*map(self.placed, keepers))
-        for name in self.replicas.keys() - needed:
+        return await self._ask(self.replicas.keys() - needed, delete)
+
+    async def _ask(self, names: Iterable[str], ask: Callable[[Store], Awaitable[bool]]) -> bool:
+        """Whether one of those that still answer says yes; all are asked side by side."""
+
+        async def one(name: str) -> bool:
+            store = self.replicas[name]
             try:
-                await self.replicas[name].delete(digest)
+                async with asyncio.timeout(PATIENCE):
+                    return await ask(store)
+            except TimeoutError:
+                self.unreached[name] = f"{store.name} has not answered within {PATIENCE:.0f} s"
             except StoreUnavailable as error:
                 self.unreached[name] = str(error)
+            return False
+
+        return any(await asyncio.gather(*map(one, set(names) - self.unreached.keys())))
 
 
 async def purge(
@@ -310,7 +335,13 @@ class _Purge:
         names = {digest: await self._names(others, digest) for digest in doomed}
         kept = tuple(Kept(digest, names[digest]) for digest in doomed if names[digest])
         going = {digest: found for digest, found in doomed.items() if not names[digest]}
-        copied = {digest for digest in doomed if await self.copies.hold(digest)}
+        if self.dry_run:
+            copied = {digest for digest in doomed if await self.copies.hold(digest)}
+        else:
+            await asyncio.to_thread(drop_records, self.cache, found.keys)
+            copied = await self._delete(going, {each.digest: each.repositories for each in kept})
+            for digest in () if self.copies.unreached else doomed:
+                await self.store.delete_document(claim_name(subject.repository, digest))
         removed = tuple(
             Removed(
                 digest,
@@ -322,12 +353,6 @@ class _Purge:
             for digest, verdict in going.items()
             if verdict.local or verdict.stored or digest in copied
         )
-        if not self.dry_run:
-            await asyncio.to_thread(drop_records, self.cache, found.keys)
-            await self._delete(going)
-            await self._delete_copies({each.digest: each.repositories for each in kept})
-            for digest in () if self.copies.unreached else doomed:
-                await self.store.delete_document(claim_name(subject.repository, digest))
         return PurgeReport(
             subject.repository,
             subject.object_id,
@@ -463,11 +488,26 @@ class _Purge:
             names.add((await read_claim(self.store, document))[0])
         return tuple(sorted(names))
 
-    async def _delete(self, going: Mapping[str, Verdict]) -> None:
-        """Delete from this machine's disk, and then from the stores."""
+    async def _delete(
+        self, going: Mapping[str, Verdict], kept: Mapping[str, Sequence[str]]
+    ) -> set[str]:
+        """Delete from this machine's disk, and then from the stores.
+
+        The main one comes first: no other that hangs keeps content in it.
+
+        Args:
+            going: what nobody else has.
+            kept: names of the other repositories that have it, by digest; it goes from the stores
+                that it is in for none of them.
+
+        Returns:
+            Digests of those of ``going`` that a store beside the main one had.
+        """
         publications = self.cache.publications
-        were_readable = [d for d in going if publications.readable(d, self.now)]
-        for digest in going:
+        copies = {**dict.fromkeys(going, ()), **kept} if self.copies.replicas else {}
+        leaving = going.keys() | copies.keys()
+        were_readable = [d for d in leaving if publications.readable(d, self.now)]
+        for digest in leaving:
             publications.forget(digest)
         await asyncio.to_thread(drop_entities, self.cache, going.keys())
         if were_readable:
@@ -477,15 +517,11 @@ class _Purge:
             async with publications.lock(digest):
                 publications.forget(digest)
                 await asyncio.to_thread(partial(self.cache.entities.take_back, digest))
-                await self.copies.delete(digest, ())
                 await self.store.delete(digest)
-
-    async def _delete_copies(self, kept: Mapping[str, Sequence[str]]) -> None:
-        """Delete what stays for other repositories from stores that it is in for none of them.
-
-        ``kept``: names of these repositories, by digest.
-        """
-        for digest, repositories in kept.items() if self.copies.replicas else ():
-            async with self.cache.publications.lock(digest):
-                self.cache.publications.forget(digest)
-                await self.copies.delete(digest, repositories)
+        copied = set()
+        for digest, keepers in copies.items():
+            async with publications.lock(digest):
+                publications.forget(digest)
+                if await self.copies.delete(digest, keepers):
+                    copied.add(digest)
+        return copied & going.keys()

@@ -107,6 +107,22 @@ class _Entry(NamedTuple):
     other: int
 
 
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What it says that a client asks again.
+
+    Attributes:
+        targets: ``spread_of`` the names of those to which it was sent, perhaps in vain.
+        is_believed: it is to be answered inline, because it did not get what it was sent for.
+    """
+
+    targets: tuple[int, ...] = ()
+    is_believed: bool = False
+
+
+_NOTHING: Final = Again()
+
+
 def never(target: int) -> bool:
     """Of no target."""
     del target
@@ -145,8 +161,8 @@ class Suspicions:
         now: float,
         failed: Callable[[int], bool],
         suspected: Callable[[int], bool] = never,
-    ) -> tuple[int, ...]:
-        """Whether a client is to be answered inline, because it did not get what it was sent for.
+    ) -> Again:
+        """What it says of the targets that a client asks this, and whether it is believed.
 
         Args:
             asker: who asks, and what.
@@ -157,21 +173,24 @@ class Suspicions:
                 tells. Who was answered inline because of it is not sent there again before that.
 
         Returns:
-            The targets to which it was sent; none, if it is to be answered as everybody.
+            Where its address has had its share it is not believed, and tells of its targets all
+            the same: a probe of ours can see to whether they work.
         """
         entry = self._entry(asker)
         if entry.key != asker.key:
-            return ()
+            return _NOTHING
         targets = tuple(target for target in (entry.one, entry.other) if target)
         if self._is_recent(entry.sent, now):
             believed = any(map(failed, targets)) or self._may_again(asker.address, now)
         elif self._is_recent(entry.inlined, now):
             believed = any(map(suspected, targets)) and self._may_again(asker.address, now)
+            if not believed:
+                targets = ()  # it was not sent to them this time
         else:
-            return ()
+            return _NOTHING
         # One redirect fails once; who comes next was not sent by it.
         self._put(entry._replace(sent=-inf, inlined=now if believed else entry.inlined))
-        return targets if believed else ()
+        return Again(targets, believed)
 
     def _is_recent(self, then: float, now: float) -> bool:
         # A time to come is from before this machine was started.

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Final
 
 import aiohttp
@@ -132,7 +133,7 @@ async def _content(settings: Settings, store: Store, publisher: Publisher, asked
         catalog = loaded[0]
         found = chosen(asked, catalog.bundles, catalog.clone_bundles, settings.redirect.min_size)
         if found is not None:
-            return found
+            return replace(found, readable=publisher.still(found.entity, found.readable))
     if asked.digest is None:
         raise nothing_published(asked.repository)
     stored = await store.stat(asked.digest)

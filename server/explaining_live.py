@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Final
 
 from redirects.audience import Audience
@@ -79,7 +80,7 @@ async def _content(runtime: Runtime, asked: Asked) -> Content:
     clones = await runtime.catalogs.clone_bundles(asked.repository)
     found = chosen(asked, bundles, clones, least)
     if found is not None:
-        return found
+        return replace(found, readable=runtime.publisher.still(found.entity, found.readable))
     digest = asked.digest
     if digest is None:
         raise nothing_published(asked.repository)
@@ -95,4 +96,5 @@ async def _content(runtime: Runtime, asked: Asked) -> Content:
             )
         entity = Entity(stored.digest, stored.size)
     readable = runtime.publisher.readable(entity) | runtime.catalogs.readable(digest)
+    readable = runtime.publisher.still(entity, readable)
     return Content(entity, "computed for a client", readable, least)

@@ -190,6 +190,10 @@ class Health:
         """The main store did not answer when it was last asked."""
         return self._behind[MAIN].is_down
 
+    def is_away(self, store: str) -> bool:
+        """A store, by its name, did not answer when it was last asked."""
+        return self._behind[store].is_down
+
     def is_suspected(self, target: Target) -> bool:
         """A client has shown that it may not work, it is named all the same, and being probed."""
         breaker = self._watched[target.name].breaker

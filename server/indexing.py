@@ -26,9 +26,11 @@ from indexer.gc import GcReport, collect
 from indexer.hg import index_hg_repository
 from indexer.hg_bundles import Bundling
 from indexer.index import index_repository
-from indexer.report import Outcome, Progress, Report, Silent
+from indexer.plan import KINDS
+from indexer.report import Outcome, Progress, Report, Result, Silent
 from redirects.targets import Target
 from repos.git.program import Git
+from repos.git.repository import GitRepository
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.health import PROBE_ENTITY, keep_probe
@@ -43,7 +45,7 @@ from server.status.troubles import Keeper, Troubles
 from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.wiring import build_store, build_stores, build_targets, signing_keys
-from stores.base import StoreError, StoreUnavailable
+from stores.base import Store, StoreError, StoreUnavailable
 
 _log = logging.getLogger("offramp.indexing")
 
@@ -59,8 +61,22 @@ _SETTLE_SECONDS: Final = 2.0
 # Its mtime, below the data directory, is when a repository was last changed through us.
 _CHANGED: Final = "changed"
 
+# Seconds within which a store beside the main one must have answered to be used by a run.
+_ANSWERS_WITHIN: Final = 60.0
+
 # Of one run that failed everywhere, so many faults are remembered.
 _FAILURES: Final = 20
+
+
+# Of a repository of which no bundle was made, because none could be published.
+_IN_VAIN: Final = tuple(
+    Result(
+        kind.name,
+        Outcome.FAILED,
+        "every store that its content is for, and that a target reads, does not answer",
+    )
+    for kind in KINDS
+)
 
 
 def changed(data: Path) -> None:
@@ -138,6 +154,11 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         stores = build_stores(settings, store)
         stack.push_async_callback(stores.close)
         targets = await build_targets(settings, stores, signing_keys(settings.data))
+        away = await _away(stores)
+        answering = stores.named().keys() - away.keys()
+        faults = tuple(
+            f"no bundle was looked for in the store {name}: {said}" for name, said in away.items()
+        )
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
         session = await stack.enter_async_context(
@@ -150,6 +171,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
             session=session,
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
+            is_away=away.__contains__,
         )
         stack.push_async_callback(publisher.close)
         git = Git(settings.limits.program_time)
@@ -161,39 +183,48 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         mirrors = mirrored_repositories(
             settings.data.absolute() / MIRRORS, Routes(settings.upstreams), git, threads
         )
-        answering, faults = await _answering(stores)
+        # Of others it is not known what they have lost, and they are not asked.
         replicas = {
             target.fingerprint: stores.store_of(target)
             for target in targets
-            if stores.read_by(target) != MAIN
+            if stores.read_by(target) in answering - {MAIN}
         }
-        served = [(repository, False) for repository in repositories.all()]
+
+        def is_in_vain(name: str) -> bool:
+            """Whether a repository's bundles could be read through no target now."""
+            every = stores.targets_of(name, targets)
+            return bool(every) and not stores.targets_of(name, every, answering)
+
+        async def indexed(repository: GitRepository, *, unnamed: bool) -> Report:
+            if is_in_vain(repository.name):
+                return Report(repository.name, _IN_VAIN)
+            return await index_repository(
+                repository,
+                store,
+                partial(publisher.publish, repository=repository.name),
+                settings.index,
+                settings.data / "work",
+                progress=progress,
+                targets=_fingerprints(stores.targets_of(repository.name, targets, answering)),
+                replicas=replicas,
+                epoch=cache.epochs.of(repository.name),
+                unnamed=unnamed,
+            )
+
+        reports = [await indexed(each, unnamed=False) for each in repositories.all()]
         # Whose refs all callers may see, only a public upstream says.
-        served += [(mirror, not remote.upstream.public) for mirror, remote in mirrors]
-        reports = tuple(
-            [
-                await index_repository(
-                    repository,
-                    store,
-                    partial(publisher.publish, repository=repository.name),
-                    settings.index,
-                    settings.data / "work",
-                    progress=progress,
-                    targets=_fingerprints(stores.targets_of(repository.name, targets, answering)),
-                    replicas=replicas,
-                    epoch=cache.epochs.of(repository.name),
-                    unnamed=unnamed,
-                )
-                for repository, unnamed in served
-            ]
-        )
+        reports += [
+            await indexed(mirror, unnamed=not remote.upstream.public) for mirror, remote in mirrors
+        ]
         indexes = settings.data.absolute() / HG_INDEXES
         hg = Hg(settings.limits.program_time, executable=settings.hg.program)
         hg_repositories = Repositories(
             settings.local_root, hg_kind(hg, threads, indexes), settings.data
         )
 
-        def bundling(name: str) -> Bundling:
+        def bundling(name: str) -> Bundling | None:
+            if is_in_vain(name):
+                return None
             return Bundling(
                 store,
                 partial(publisher.publish, repository=name),
@@ -204,14 +235,12 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 replicas,
             )
 
-        reports += tuple(
-            [
-                await index_hg_repository(each, bundling(each.name), progress)
-                for each in hg_repositories.all()
-            ]
-        )
+        reports += [
+            await index_hg_repository(each, bundling(each.name), progress)
+            for each in hg_repositories.all()
+        ]
         if not gc:
-            return Indexed(reports, faults=faults)
+            return Indexed(tuple(reports), faults=faults)
         vanished = await asyncio.to_thread(remove_vanished, indexes)
         now, keep = time.time(), settings.retention.keep
         try:
@@ -219,30 +248,35 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 store,
                 now,
                 keep,
-                replicas=tuple(stores.replicas.values()),
+                replicas=tuple(stores.replicas[name] for name in answering - {MAIN}),
+                away=tuple(away.values()),
                 permanent=frozenset((PROBE_ENTITY.digest,)),
             )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
-            return Indexed(reports, vanished=vanished, faults=faults)
+            return Indexed(tuple(reports), vanished=vanished, faults=faults)
         faults += tuple(f"nothing was collected there: {each}" for each in collected.unreached)
-        return Indexed(reports, collected, vanished, faults)
+        return Indexed(tuple(reports), collected, vanished, faults)
 
 
-async def _answering(stores: Stores) -> tuple[frozenset[str], tuple[str, ...]]:
-    """Names of the stores that can be written to, and what is wrong with the others.
+async def _away(stores: Stores) -> dict[str, str]:
+    """What is wrong with the stores that cannot be written to, by name.
 
     The main one is taken for granted: without it, each repository says what is wrong.
     """
-    names, faults = {MAIN}, []
-    for name, store in stores.replicas.items():
+
+    async def said(name: str, store: Store) -> tuple[str, str]:
         try:
-            await keep_probe(store)
+            async with asyncio.timeout(_ANSWERS_WITHIN):
+                await keep_probe(store)
+        except TimeoutError:
+            return name, f"{store.name} has not answered within {_ANSWERS_WITHIN:.0f} s"
         except StoreUnavailable as error:
-            faults.append(f"no bundle was looked for in the store {name}: {error}")
-        else:
-            names.add(name)
-    return frozenset(names), tuple(faults)
+            return name, str(error)
+        return name, ""
+
+    every = await asyncio.gather(*(said(*each) for each in stores.replicas.items()))
+    return {name: what for name, what in every if what}
 
 
 def _fingerprints(targets: Iterable[Target]) -> frozenset[str]:

@@ -134,7 +134,7 @@ class Pipeline:
             self.selection,
             command.client,
             time.time(),
-            readable=readable,
+            readable=self.publisher.still(entity, readable),
             down=self.health.down(),
             min_size=self.settings.min_size,
             enabled=self.settings.enabled,
@@ -318,9 +318,6 @@ class Pipeline:
     async def _publish(self, command: Command, record: Record) -> None:
         """Put an entity into the stores until it can be named to this client, if they will."""
         entity = record.parts[0].entity
-        held = self.cache.entities.hold(entity)  # or it may be evicted under the upload
-        if held is None:
-            return
 
         def enough() -> bool:
             decided, _ = self._decided(command, record)
@@ -328,10 +325,12 @@ class Pipeline:
 
         try:
             path = self.cache.entities.path(entity.digest)
+            # Or it may be evicted under the upload.
+            hold = partial(self.cache.entities.hold, entity)
             with span("publish", repository=command.repository, bytes=entity.size):
                 await self.publisher.claim(command.repository, entity)
                 await self.publisher.publish(
-                    entity, path, command.repository, enough=enough, held=held
+                    entity, path, command.repository, enough=enough, hold=hold
                 )
         except (StoreError, CacheUnavailable) as error:
             _log.warning("not published, so sent inline: %s", error)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,19 +23,23 @@ from server.placing import Stores
 from server.readback import NotReadable, read_back
 from server.settings_stores import MAIN
 from server.traces import span
+from server.turns import PARALLEL, RETRY_AFTER, PublishRefused, Turns, nobody_away
 from stores.base import StoreUnavailable
 from stores.entity import Entity
 
 _log = logging.getLogger("offramp.publish")
 
-# Entities that are written to one store and read back side by side: each takes connections to it
-# and keeps a core busy with hashing; the clients that wait share both.
-PARALLEL: Final = 4
+# Runs that have not put their entity into the main store yet. Each keeps two files open, of which a
+# process may often have 1024 in all; whoever would be one more is sent his content inline.
+RUNS: Final = 64
 
-# Seconds for which a store that did not answer is left alone: long enough that clients do not wait
-# for it one after another, short enough that redirects are back soon after it is.
-RETRY_AFTER: Final = 30.0
 
+# Seconds for which a target is not named for an entity that was not there any more, unless it comes
+# back: longer than from one index run to the next, which puts bundles there again.
+LOST_FOR: Final = 3 * 3600.0
+
+# Before a fingerprint, in a note that says the opposite of others.
+_LOST: Final = "-"
 
 _Named = tuple[str, str | None, frozenset[str]]
 """Digest and demanded type, which an entity is to those who read it back, and stores it is for."""
@@ -44,9 +47,16 @@ _Named = tuple[str, str | None, frozenset[str]]
 Enough = Callable[[], bool]
 """Whether whoever publishes need not wait for what is still being written and read back."""
 
+Hold = Callable[[], object | None]
+"""Keeps a file from being removed for as long as what it returns is kept; None: it is gone."""
+
 
 def _never() -> bool:
     return False
+
+
+def _stays() -> object:
+    return True
 
 
 @dataclass(slots=True)
@@ -76,10 +86,6 @@ class _Run:
         before.set_result(None)
 
 
-class PublishRefused(StoreUnavailable):
-    """The store did not answer a moment ago, and was not asked again."""
-
-
 class Publications(Protocol):
     """Remembers what was read back through which target; shared by the processes of a machine."""
 
@@ -87,7 +93,15 @@ class Publications(Protocol):
         """Notes of the targets that count for ``digest`` at ``now``."""
         ...
 
-    def record(self, digest: str, targets: Iterable[str], now: float, lease: float) -> None:
+    def record(
+        self,
+        digest: str,
+        targets: Iterable[str],
+        now: float,
+        lease: float,
+        *,
+        instead_of: Iterable[str] = (),
+    ) -> None:
         """Let targets (a note of each) count from ``now`` for ``lease`` seconds."""
         ...
 
@@ -106,8 +120,9 @@ class Publisher:
         session: makes the requests of reading back; its owner closes it.
         keep: seconds that a store keeps an entity after the last ``put`` of it.
         max_url_life: seconds that a URL given out lives at most.
-        retry_after: see :data:`RETRY_AFTER`.
-        parallel: see :data:`PARALLEL`.
+        is_away: whether others have found that a store, by its name, does not answer.
+        retry_after: see :data:`server.turns.RETRY_AFTER`.
+        parallel: see :data:`server.turns.PARALLEL`.
         clock: seconds since the epoch.
         monotonic: seconds since whenever.
 
@@ -124,6 +139,7 @@ class Publisher:
         session: aiohttp.ClientSession,
         keep: float,
         max_url_life: float,
+        is_away: Callable[[str], bool] = nobody_away,
         retry_after: float = RETRY_AFTER,
         parallel: int = PARALLEL,
         clock: Callable[[], float] = time.time,
@@ -141,16 +157,33 @@ class Publisher:
         self._publications = publications
         self._session = session
         self._lease = keep - longest
-        self._retry_after = retry_after
-        self._slots = {name: asyncio.Semaphore(parallel) for name in stores.named()}
+        self._turns = Turns(stores.named(), is_away, retry_after, parallel, monotonic)
         self._clock = clock
-        self._monotonic = monotonic
-        self._down_until: dict[str, float] = {}
         self._running: dict[_Named, _Run] = {}
 
     def readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which ``entity`` may be named now."""
         return _readable(self._publications, entity, self._clock())
+
+    def still(self, entity: Entity, readable: Iterable[str]) -> frozenset[str]:
+        """Those of the targets (fingerprints) of which it was not seen since that it is lost."""
+        notes = self._publications.readable(entity.digest, self._clock())
+        lost = frozenset(n.removeprefix(_LOST) for n in notes if n.startswith(_LOST))
+        return frozenset(readable) - lost
+
+    async def lost(self, target: Target, entity: Entity) -> None:
+        """From now on ``entity`` is not named at ``target``, until it has come back through it.
+
+        Raises:
+            cache.errors.CacheUnavailable: the disk refused.
+        """
+        async with self._publications.lock(entity.digest):
+            now, fingerprint = self._clock(), target.fingerprint
+            notes = self._publications.readable(entity.digest, now)
+            gone = (note for note in notes if note.partition(" ")[0] == fingerprint)
+            self._publications.record(
+                entity.digest, (_LOST + fingerprint,), now, LOST_FOR, instead_of=gone
+            )
 
     async def publish(
         self,
@@ -159,7 +192,7 @@ class Publisher:
         repository: str,
         *,
         enough: Enough = _never,
-        held: object = None,
+        hold: Hold = _stays,
     ) -> frozenset[str]:
         """Make ``entity``, the file at ``path``, readable through as many targets as will.
 
@@ -174,13 +207,13 @@ class Publisher:
             path: its content.
             repository: served name; its placement says to which stores the content goes.
             enough: asked each time that more targets count; True: return, the run goes on.
-            held: kept until the run has ended, as a lock that keeps the file from being removed.
+            hold: called by a run when it begins, and what it returns kept until the run has ended.
 
         Returns:
-            Fingerprints of the targets that it can be read through.
+            Fingerprints of the targets that it can be read through; none if the file is gone.
 
         Raises:
-            PublishRefused: the main store did not answer a moment ago.
+            PublishRefused: the main store did not answer a moment ago, or has too much to do.
             StoreUnavailable: it does not answer.
             stores.base.Corrupt: the file is not ``entity``.
         """
@@ -188,7 +221,10 @@ class Publisher:
         named = (entity.digest, entity.demanded_type, stores)
         run = self._running.get(named)
         if run is None:
-            self._refuse_while_down(MAIN)
+            self._refuse_one_more()
+            held = hold()
+            if held is None:
+                return frozenset()
             run = self._running[named] = _Run(held)
             run.task = asyncio.create_task(self._publish(entity, path, stores, run))
             run.task.add_done_callback(partial(self._ended, named))
@@ -207,12 +243,9 @@ class Publisher:
         Raises:
             PublishRefused, StoreUnavailable: as :meth:`publish`.
         """
-        self._refuse_while_down(MAIN)
-        try:
-            await claim(self._stores.main, repository, entity.digest, self._clock())
-        except StoreUnavailable as error:
-            self._leave_alone(MAIN, error)
-            raise
+        self._refuse_one_more()
+        claiming = claim(self._stores.main, repository, entity.digest, self._clock())
+        await self._turns.ask(MAIN, claiming)
 
     async def read_back(self, target: Target, entity: Entity) -> None:
         """Read ``entity`` back through ``target``, whole and in part, as clients would.
@@ -229,6 +262,14 @@ class Publisher:
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    def _refuse_one_more(self) -> None:
+        self._turns.refuse_while_down(MAIN)
+        writing = sum(not run.stored.is_set() for run in self._running.values())
+        if writing >= RUNS:
+            raise PublishRefused(
+                f"{self._stores.main.name} is being written {writing} entities, which are enough"
+            )
 
     def _ended(self, named: _Named, task: asyncio.Task[None]) -> None:
         del self._running[named]
@@ -247,7 +288,7 @@ class Publisher:
             missing = {
                 name: lacking
                 for name, targets in reads.items()
-                if not self._is_down(name)
+                if not self._turns.is_down(name)
                 and (lacking := [t for t in targets if t.fingerprint not in fresh])
             }
             if not missing:
@@ -259,7 +300,7 @@ class Publisher:
                 target.fingerprint
                 for name, targets in reads.items()
                 for target in targets
-                if target.fingerprint in fresh and not self._is_down(name)
+                if target.fingerprint in fresh and not self._turns.is_down(name)
             )
             if missing:
                 await self._spread(entity, path, missing, run)
@@ -274,11 +315,11 @@ class Publisher:
             if name != MAIN
         ]
         try:
-            async with self._slots[MAIN]:
+            async with self._turns.turn(MAIN):
                 # The lease begins before the store's own count of the entity's age can.
                 began = self._clock()
-                self._refuse_while_down(MAIN)
-                await self._put(MAIN, entity, path)
+                self._turns.refuse_while_down(MAIN)
+                await self._turns.put(MAIN, entity, path)
                 run.stored.set()
                 await self._count(entity, missing.get(MAIN, ()), began, run)
         except BaseException:
@@ -292,13 +333,19 @@ class Publisher:
     async def _copy(
         self, name: str, entity: Entity, path: Path, targets: Sequence[Target], run: _Run
     ) -> None:
-        """Write an entity to a store beside the main one; if that fails, its targets lack it."""
-        async with self._slots[name]:
+        """Write an entity to a store beside the main one; if that fails, its targets lack it.
+
+        Where too many wait for that already, it is left to the next call.
+        """
+        if self._turns.is_crowded(name):
+            _log.info("entity %s is not copied now: too many are, to %s", entity.digest, name)
+            return
+        async with self._turns.turn(name):
             began = self._clock()
-            if self._is_down(name):
+            if self._turns.is_down(name):
                 return
             try:
-                await self._put(name, entity, path)
+                await self._turns.put(name, entity, path)
             except StoreUnavailable:
                 return
             await run.stored.wait()
@@ -312,52 +359,24 @@ class Publisher:
         readable = frozenset[str]().union(*came)
         if readable:
             notes = {_note(entity, fingerprint) for fingerprint in readable}
-            self._publications.record(entity.digest, notes, began, self._lease)
+            lost = {_LOST + fingerprint for fingerprint in readable}
+            self._publications.record(entity.digest, notes, began, self._lease, instead_of=lost)
         run.came(readable)
 
     async def _lost(self, entity: Entity, names: Iterable[str]) -> frozenset[str]:
         """Names of the stores that answer, and do not have an entity."""
-        names = [name for name in names if name == MAIN or not self._is_down(name)]
+        names = [name for name in names if name == MAIN or not self._turns.is_down(name)]
         stored = await asyncio.gather(*(self._is_stored(name, entity) for name in names))
         return frozenset(name for name, found in zip(names, stored, strict=True) if found is False)
 
     async def _is_stored(self, name: str, entity: Entity) -> bool | None:
         """Whether a store has an entity; None if it does not answer, and is not the main one."""
         try:
-            found = await self._stores.named()[name].stat(entity.digest)
-        except StoreUnavailable as error:
-            self._leave_alone(name, error)
+            return await self._turns.holds(name, entity)
+        except StoreUnavailable:
             if name == MAIN:
                 raise
             return None
-        return found is not None and found.size == entity.size
-
-    async def _put(self, name: str, entity: Entity, path: Path) -> None:
-        try:
-            await self._stores.named()[name].put(entity, path)
-        except StoreUnavailable as error:
-            self._leave_alone(name, error)
-            raise
-
-    def _is_down(self, name: str) -> bool:
-        return self._down_until.get(name, -inf) > self._monotonic()
-
-    def _refuse_while_down(self, name: str) -> None:
-        if self._is_down(name):
-            left = self._down_until[name] - self._monotonic()
-            raise PublishRefused(
-                f"{self._stores.named()[name].name} did not answer; it is asked again in"
-                f" {left:.0f} s"
-            )
-
-    def _leave_alone(self, name: str, error: StoreUnavailable) -> None:
-        self._down_until[name] = self._monotonic() + self._retry_after
-        _log.warning(
-            "%s is left alone for %.0f s: %s",
-            self._stores.named()[name].name,
-            self._retry_after,
-            error,
-        )
 
     async def _comes_back(self, target: Target, entity: Entity) -> frozenset[str]:
         """The target's fingerprint if the entity comes back through it, else nothing."""
@@ -384,6 +403,7 @@ def _note(entity: Entity, fingerprint: str) -> str:
 def _readable(publications: Publications, entity: Entity, now: float) -> frozenset[str]:
     """Fingerprints of the targets of which :func:`_note` was noted for ``entity``."""
     notes = publications.readable(entity.digest, now)
+    notes = frozenset(note for note in notes if not note.startswith(_LOST))
     typed = entity.demanded_type
     if typed is not None:
         suffix = f" {typed}"

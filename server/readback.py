@@ -59,7 +59,8 @@ async def read_back(
     """
     try:
         if isinstance(target, SelfTarget):
-            await _from_store(store, entity)
+            async with asyncio.timeout(_in_all(entity)):
+                await _from_store(store, entity)
         else:
             await _over_http(session, target.locate(entity, _ANYONE, now).url, entity)
     except (NotReadable, CannotLocate, StoreError) as error:
@@ -116,9 +117,14 @@ def _get(
         headers={"Accept-Encoding": "identity", "User-Agent": "offramp", **headers},
         allow_redirects=False,
         timeout=aiohttp.ClientTimeout(
-            total=_BASE + entity.size / _RATE, sock_connect=_CONNECT, sock_read=_SILENCE
+            total=_in_all(entity), sock_connect=_CONNECT, sock_read=_SILENCE
         ),
     )
+
+
+def _in_all(entity: Entity) -> float:
+    """Seconds that one request has."""
+    return _BASE + entity.size / _RATE
 
 
 def _expect(answer: aiohttp.ClientResponse, status: int) -> None:

@@ -25,13 +25,16 @@ from redirects.targets import SelfTarget
 from server.access.rules import HANDED_ON
 from server.exchange import EXCHANGE
 from server.metrics import Metrics
+from stores.entity import Entity
 
 _log = logging.getLogger("offramp.health")
 
 TABLE_FILE: Final = "sent.table"
 
-# Connections on which a client was sent elsewhere. Those that have ended are in the way of nobody.
-_CONNECTIONS: Final = 4096
+# Clients that were sent elsewhere, of which it is known on which connection, and for what.
+_CLIENTS: Final = 4096
+
+_T = TypeVar("_T")
 
 
 @dataclass(slots=True)
@@ -101,6 +104,10 @@ class Watching(Protocol[N]):
         ...
 
 
+def _nobody(target: N, entity: Entity) -> None:
+    del target, entity
+
+
 @dataclass(slots=True)
 class Repeats(Generic[N]):
     """Knows clients again that were sent elsewhere.
@@ -111,6 +118,8 @@ class Repeats(Generic[N]):
         metrics: count them.
         secret: hides them in what is written down; see :meth:`redirects.suspicion.Asker.of`.
         clock: seconds, the same for all processes of this machine.
+        doubted: told of what a client that is believed was sent for, and where, if it was sent
+            there by this process.
     """
 
     suspicions: Suspicions
@@ -118,8 +127,10 @@ class Repeats(Generic[N]):
     metrics: Metrics
     secret: bytes = field(repr=False)
     clock: Callable[[], float] = time.monotonic
+    doubted: Callable[[N, Entity], None] = _nobody
     _targets: dict[int, N] = field(default_factory=dict)
     _carried: OrderedDict[bytes, asyncio.Transport] = field(default_factory=OrderedDict)
+    _named: OrderedDict[bytes, tuple[tuple[int, Entity], ...]] = field(default_factory=OrderedDict)
 
     def __post_init__(self) -> None:
         # An inline answer goes the way of our own blobs, so that it would fail as they did.
@@ -133,7 +144,7 @@ class Repeats(Generic[N]):
         """Whether this client is to be answered inline, because a download of its own failed.
 
         ``question``: what it asks of which repository. A target to which it was sent is probed at
-        once.
+        once, whether it is believed or its address has had its share.
         """
         asker = self._asker(request, question)
         if asker is None or self._goes_on(request, asker):
@@ -141,8 +152,12 @@ class Repeats(Generic[N]):
         found = self.suspicions.asked_again(
             asker, self.clock(), self._has_failed, self._is_suspected
         )
-        suspected = [target for key in found if (target := self._targets.get(key)) is not None]
+        named = self._named.pop(asker.key, ()) if found.targets else ()
+        suspected = [self._targets[key] for key in found.targets if key in self._targets]
         for target in suspected:
+            self.health.suspect(target)
+            if not found.is_believed:
+                continue
             _log.info(
                 "request %s: %s asks again what it was sent to target %s for, and gets it inline",
                 request[EXCHANGE].request_id,
@@ -150,25 +165,33 @@ class Repeats(Generic[N]):
                 target.name,
             )
             self.metrics.asked_again(target.name)
-            self.health.suspect(target)
-        return bool(suspected)
+        for key, entity in named:
+            if found.is_believed and key in found.targets:
+                self.doubted(self._targets[key], entity)
+        return found.is_believed and bool(suspected)
 
     def knows_nobody(self, request: web.Request) -> bool:
         """Whoever asks so would not be known again, although that is wanted."""
         return bool(self.suspicions.window) and self._asker(request, "") is None
 
-    def sent(self, request: web.Request, question: str, locations: Iterable[Location]) -> None:
-        """This client is sent to ``locations`` for its answer."""
+    def sent(
+        self,
+        request: web.Request,
+        question: str,
+        named: Iterable[tuple[Location, Entity | None]],
+    ) -> None:
+        """This client is sent to locations for its answer, each of an entity, or of a session."""
         asker = self._asker(request, question)
-        names = [found.target for found in locations if spread_of(found.target) in self._targets]
-        if asker is None or not names:
+        sent = [(spread_of(found.target), found, entity) for found, entity in named]
+        sent = [each for each in sent if each[0] in self._targets]
+        if asker is None or not sent:
             return
-        self.suspicions.sent(asker, names, self.clock())
+        self.suspicions.sent(asker, [found.target for _, found, _ in sent], self.clock())
+        entities = tuple((key, entity) for key, _, entity in sent if entity is not None)
+        if entities:
+            _remember(self._named, asker.key, entities)
         if request.transport is not None and not _is_handed_on(request):
-            self._carried[asker.key] = request.transport
-            self._carried.move_to_end(asker.key)
-            while len(self._carried) > _CONNECTIONS:
-                self._carried.popitem(last=False)
+            _remember(self._carried, asker.key, request.transport)
 
     def _asker(self, request: web.Request, question: str) -> Asker | None:
         """Who asks what; None where nobody can tell, or nobody wants to know."""
@@ -199,6 +222,13 @@ class Repeats(Generic[N]):
     def _is_suspected(self, key: int) -> bool:
         target = self._targets.get(key)
         return target is not None and self.health.is_suspected(target)
+
+
+def _remember(known: OrderedDict[bytes, _T], key: bytes, value: _T) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    while len(known) > _CLIENTS:
+        known.popitem(last=False)
 
 
 def _is_handed_on(request: web.Request) -> bool:

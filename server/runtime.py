@@ -40,6 +40,7 @@ from server.publish import Publisher
 from server.readback import read_back_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
+from server.rereading import Rereading
 from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.status.published import Served, Shelves
@@ -86,6 +87,7 @@ class Runtime:
     catalogs: Catalogs
     health: Health
     repeats: Repeats[Target]
+    rereading: Rereading
     sessions: Sessions | None
     sent_table: FileTable
     metrics: Metrics
@@ -157,22 +159,6 @@ class Runtime:
         asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-        publisher = Publisher(
-            stores,
-            targets,
-            cache.publications,
-            session=http,
-            keep=settings.retention.keep,
-            max_url_life=settings.redirect.lifetime + settings.redirect.window,
-        )
-
-        async def forget(name: str, epoch: int) -> None:
-            known = (repositories.get(name), hg_repositories.get(name))
-            mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
-            identities = {each.identity for each in known if each is not None} or {str(mirror)}
-            await forget_local(cache, frozenset(identities), epoch)
-
-        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         health = Health(
             store,
             targets,
@@ -182,13 +168,31 @@ class Runtime:
             replicas=stores.replicas,
             reads=stores.reads,
         )
+        publisher = Publisher(
+            stores,
+            targets,
+            cache.publications,
+            session=http,
+            keep=settings.retention.keep,
+            max_url_life=settings.redirect.lifetime + settings.redirect.window,
+            is_away=health.is_away,
+        )
+
+        async def forget(name: str, epoch: int) -> None:
+            known = (repositories.get(name), hg_repositories.get(name))
+            mirror = mirror_path(settings.data.absolute() / MIRRORS, name)
+            identities = {each.identity for each in known if each is not None} or {str(mirror)}
+            await forget_local(cache, frozenset(identities), epoch)
+
+        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
         decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         suspicions = Suspicions(table, settings.health.suspicion)
+        rereading = Rereading(publisher)
         hidden = keys.derived("who was sent where")
-        repeats = Repeats(suspicions, health, metrics, hidden)
+        repeats = Repeats(suspicions, health, metrics, hidden, doubted=rereading.doubt)
         git = Git(settings.limits.program_time)
         repositories = Repositories(
             settings.local_root,
@@ -209,7 +213,15 @@ class Runtime:
             settings.data,
         )
         sessions = Sessions.of(
-            settings, http, repositories, hg_repositories, suspicions, metrics, hidden
+            settings,
+            http,
+            repositories,
+            hg_repositories,
+            suspicions,
+            metrics,
+            # Another name for each address: whoever polls, and is sent to a mirror each time, does
+            # not use up the second tries of downloads.
+            keys.derived("who was moved where"),
         )
         hg_backend = hg_pushing = None
         if settings.local_root is not None:
@@ -265,6 +277,7 @@ class Runtime:
             catalogs=catalogs,
             health=health,
             repeats=repeats,
+            rereading=rereading,
             sessions=sessions,
             sent_table=table,
             metrics=metrics,
@@ -342,6 +355,7 @@ class Runtime:
         await self.status.close()
         backends = (self.hg_backend, self.hg_pushing)
         await asyncio.gather(*(backend.close() for backend in backends if backend is not None))
+        await self.rereading.close()
         await self.publisher.close()
         if self.upstreams is not None:
             await self.upstreams.close()

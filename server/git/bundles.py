@@ -47,7 +47,7 @@ async def bundle_list(
             runtime.selection,
             client,
             time.time(),
-            readable=frozenset(bundle.bundle_readable),
+            readable=runtime.publisher.still(bundle.bundle_file, bundle.bundle_readable),
             down=runtime.health.down(),
             min_size=0,
             enabled=runtime.settings.redirect.enabled,

@@ -130,8 +130,8 @@ class UploadPack:
             answer, exchange.outcome = await runtime.pipeline.respond(command)
             await _held(answer, terms)
             if answer.redirected:
-                locations = (item.location for item in answer.redirected)
-                runtime.repeats.sent(request, question.key, locations)
+                sent = ((item.location, item.part.entity) for item in answer.redirected)
+                runtime.repeats.sent(request, question.key, sent)
             named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
             return await answers.send_fetch(
                 request,

@@ -160,7 +160,7 @@ class Sessions:
         self.metrics.session(session.vcs, decision)
         if isinstance(decision, Stay):
             return None
-        self.repeats.sent(request, question, (decision.location,))
+        self.repeats.sent(request, question, ((decision.location, None),))
         exchange.outcome = Outcome.REDIRECT
         return web.Response(status=302, headers={**_HEADERS, "Location": decision.location.url})
 

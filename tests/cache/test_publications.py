@@ -57,6 +57,13 @@ def test_what_was_read_back_is_readable_until_its_lease_ends(ours: Publications)
     assert ours.readable(DIGEST, NOW + 299) == {"cdn"}
 
 
+def test_a_note_takes_the_place_of_others(ours: Publications, theirs: Publications) -> None:
+    """What was found is noted, and that it was otherwise before is forgotten, at once."""
+    ours.record(DIGEST, ["cdn", "s3"], NOW, 100)
+    ours.record(DIGEST, ["-cdn"], NOW, 50, instead_of=["cdn", "unknown"])
+    assert ours.readable(DIGEST, NOW) == theirs.readable(DIGEST, NOW) == {"s3", "-cdn"}
+
+
 def test_asking_about_later_does_not_change_the_answer_for_now(ours: Publications) -> None:
     """A publisher asks whether a lease will last; clients are answered for this moment."""
     ours.record(DIGEST, ["cdn"], NOW, 100)

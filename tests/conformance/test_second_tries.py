@@ -78,6 +78,11 @@ async def test_one_after_another_does_not_switch_redirects_off(
     assert all(redirected[2 * PER_ADDRESS :])
     await fleet.until(State.UP)
     assert set(fleet.told) == {State.SUSPECT, State.UP}
+    # Who is not believed may be right: it is looked whether the target works.
+    fleet.told.clear()
+    async with one_shot() as session:
+        assert await ask(session, fleet.served, repository)
+    assert fleet.told[0] is State.SUSPECT
 
 
 async def test_what_is_written_down_tells_nobodys_address(

@@ -192,6 +192,37 @@ async def test_a_store_that_is_gone_keeps_nobody_from_the_other(
     assert await scene.clone(served, name, EU) == {cdn}
 
 
+async def test_a_store_that_hangs_is_asked_once_by_a_run(
+    scene: Scene, repository: Repository
+) -> None:
+    """Bundles are made for the others, and none again and again that could only be there."""
+    seldom = {"interval": 3600, "timeout": 60}
+    placements = [{"repositories": ["secret"], "stores": ["america"]}]
+    served = await scene.serves(health=seldom, placements=placements)
+    assert not (await index(served)).faults
+    bucket = urlsplit(endpoint(scene.moto))
+    await asyncio.to_thread(stop, scene.moto)
+    impatient = served.settings.stores[0].model_copy(update={"timeout": 1})
+    settings = served.settings.model_copy(update={"stores": (impatient,)})
+    asked = 0
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        with closing(writer):
+            await reader.read(-1)
+
+    async with await asyncio.start_server(hang, bucket.hostname, bucket.port):
+        repository.commit("refs/heads/main", 50)
+        indexed = await index_all(settings, Silent(), gc=True)
+    assert asked == 1
+    assert len(indexed.faults) == 2
+    failed = {report.repository for report in indexed.reports if report.failed}
+    assert failed == {"secret.git"}
+    why = {each.reason for r in indexed.reports if r.failed for each in r.results}
+    assert why == {"every store that its content is for, and that a target reads, does not answer"}
+
+
 async def test_what_is_kept_out_of_a_store_never_gets_there(
     scene: Scene, repository: Repository
 ) -> None:

@@ -283,6 +283,10 @@ async def test_a_store_of_copies_that_fails(shelf: Shelf, tmp_path: Path, method
     assert (set(shelf.store.entities), set(other.store.entities)) == (set(), {old.digest})
     assert (report.forgotten, report.disowned) == (0, 0)
     assert await claims(shelf.store, "a") == {old.digest}
+    # Nor while it is known that it does not answer.
+    report = await collect(shelf.store, NOW, KEEP, away=("it does not answer",))
+    assert (report.forgotten, report.disowned) == (0, 0)
+    assert report.unreached == ("it does not answer",)
     report = await collect(shelf.store, NOW, KEEP, replicas=(other.store,))
     assert (report.deleted, report.unreached) == ((old.digest,), ())
     assert (report.forgotten, report.disowned) == (1, 1)

@@ -65,6 +65,10 @@ class Publishing:
         """What came back earlier."""
         return self.known.get(entity.digest, frozenset())
 
+    def still(self, entity: Entity, readable: frozenset[str]) -> frozenset[str]:
+        """Nothing is lost."""
+        return readable
+
     async def claim(self, repository: str, entity: Entity) -> None:
         """Note whose it is."""
         self.claims.append((repository, entity.digest))
@@ -76,11 +80,11 @@ class Publishing:
         repository: str,
         *,
         enough: Callable[[], bool],
-        held: object,
+        hold: Callable[[], object],
     ) -> frozenset[str]:
         """Publish."""
         assert repository == "p.git"
-        assert held is not None
+        assert hold() is not None
         assert not enough()
         self.calls += 1
         came = await self.does(entity, path)

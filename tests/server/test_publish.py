@@ -23,8 +23,9 @@ from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget, Target
 from redirects.window import Window
 from server.placing import Stores
-from server.publish import Publisher, PublishRefused
+from server.publish import Publisher
 from server.readback import NotReadable
+from server.turns import PublishRefused
 from stores.base import Corrupt, StoreUnavailable
 from stores.entity import Entity
 from stores.faulty import Fail, Fault, FaultyStore, Flip, Hang, Lose, Truncate
@@ -51,8 +52,18 @@ class Remembered:
         """Those whose lease has not ended."""
         return frozenset(t for t, (_, end) in self.records[digest].items() if now < end)
 
-    def record(self, digest: str, targets: Iterable[str], now: float, lease: float) -> None:
+    def record(
+        self,
+        digest: str,
+        targets: Iterable[str],
+        now: float,
+        lease: float,
+        *,
+        instead_of: Iterable[str] = (),
+    ) -> None:
         """Keep the leases."""
+        for note in tuple(instead_of):
+            self.records[digest].pop(note, None)
         self.records[digest].update(dict.fromkeys(targets, (now, now + lease)))
 
     def lock(self, digest: str) -> asyncio.Lock:
@@ -473,6 +484,21 @@ async def test_a_target_that_tells_another_type_does_not_count(
     assert publisher.readable(entity) == {bench.own.fingerprint}
     assert f"Content-Type is {media_type!r} where clients take nothing but" in caplog.text
     assert f"default_type {MERCURIAL};" in caplog.text
+
+
+async def test_what_is_lost_is_lost_under_every_type(bench: Bench, source: Source) -> None:
+    """A note of the same bytes under a type that clients demand is one of the same place."""
+    typed = replace(source[0], media_type=MERCURIAL)
+    publisher = bench.publisher(bench.own)
+    for entity in (source[0], typed):
+        await publisher.publish(entity, source[1], REPO)
+        assert publisher.readable(entity)
+    await publisher.lost(bench.own, typed)
+    for entity in (source[0], typed):
+        assert not publisher.readable(entity)
+        assert not publisher.still(entity, {bench.own.fingerprint})
+    assert await publisher.publish(*source, REPO) == {bench.own.fingerprint}
+    assert publisher.still(source[0], {bench.own.fingerprint})
 
 
 @pytest.mark.parametrize("media_type", ["application/x-git-packed-objects", "text/plain"])

@@ -8,6 +8,7 @@ import hashlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -20,8 +21,9 @@ from cache.publications import Publications
 from redirects.targets import HttpTarget
 from redirects.window import Window
 from server.placing import Stores, placements_of
-from server.publish import Publisher, PublishRefused
+from server.publish import RUNS, Publisher
 from server.settings_stores import PlacementSettings
+from server.turns import COPIES, PARALLEL, PublishRefused
 from stores.base import StoreUnavailable
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore, Hang
@@ -41,12 +43,14 @@ class House:
         targets: by the name of their store.
         publisher: writes to them.
         source: an entity, and its file.
+        away: names of the stores of which others say that they do not answer.
     """
 
     stores: dict[str, FaultyStore]
     targets: dict[str, HttpTarget]
     source: tuple[Entity, Path]
     now: float = 1_700_000_000.0
+    away: set[str] = field(default_factory=set)
     publisher: Publisher = field(init=False)
 
     def prints(self, *names: str) -> set[str]:
@@ -62,6 +66,16 @@ class House:
     async def read(self, name: str) -> None:
         """Read the entity through a target."""
         await self.publisher.read_back(self.targets[name], self.source[0])
+
+    def others(self, count: int) -> list[tuple[Entity, Path]]:
+        """Other entities, and their files."""
+        made = []
+        for number in range(count):
+            content = b"%d" % number
+            path = self.source[1].with_name(f"file-{number}")
+            path.write_bytes(content)
+            made.append((Entity(hashlib.sha256(content).hexdigest(), len(content)), path))
+        return made
 
     async def publish(self, repository: str = "p.git") -> set[str]:
         """Publish it, and return the names of the stores whose targets can be named."""
@@ -113,6 +127,7 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
             session=session,
             keep=7 * 86400.0,
             max_url_life=1.0,
+            is_away=lambda name: name in house.away,
             clock=lambda: house.now,
             monotonic=lambda: house.now,
         )
@@ -232,20 +247,155 @@ async def test_who_has_enough_does_not_wait(house: House) -> None:
     assert house.stores["us"].calls["put"] == 1
 
 
-async def test_one_that_hangs_takes_no_turn_of_another(house: House, tmp_path: Path) -> None:
+async def test_one_that_hangs_takes_no_turn_of_another(house: House) -> None:
     """However much is to be written to it."""
     house.stores["us"].faults["put"] = Hang(asyncio.Event())
-    for number in range(6):
-        content = b"%d" % number
-        path = tmp_path / f"file-{number}"
-        path.write_bytes(content)
-        entity = Entity(hashlib.sha256(content).hexdigest(), len(content))
+    for entity, path in house.others(6):
 
         def enough(entity: Entity = entity) -> bool:
             return house.prints("main", "eu") <= house.publisher.readable(entity)
 
         await house.publisher.publish(entity, path, "p.git", enough=enough)
         assert enough()
+
+
+class Holds:
+    """Counts what is kept open."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.changed = asyncio.Event()
+
+    def __call__(self) -> Holds.One:
+        """Keep one more."""
+        self.add(1)
+        return Holds.One(self)
+
+    def add(self, number: int) -> None:
+        """So many more are kept."""
+        self.count += number
+        self.changed.set()
+
+    async def until(self, count: int) -> None:
+        """Wait until so many are kept."""
+        async with asyncio.timeout(60):
+            while self.count != count:
+                self.changed.clear()
+                await self.changed.wait()
+
+    class One:
+        """Something that is kept."""
+
+        def __init__(self, holds: Holds) -> None:
+            self._holds = holds
+
+        def __del__(self) -> None:
+            self._holds.add(-1)
+
+
+async def test_one_that_hangs_keeps_few_files_open(house: House) -> None:
+    """However much is to be written to it; the rest is published without it."""
+    released = asyncio.Event()
+    house.stores["us"].faults["put"] = Hang(released)
+    holds = Holds()
+    others = house.others(COPIES + 9)
+
+    def enough(entity: Entity) -> bool:
+        return house.prints("main", "eu") <= house.publisher.readable(entity)
+
+    for entity, path in others:
+        await house.publisher.publish(
+            entity, path, "p.git", enough=partial(enough, entity), hold=holds
+        )
+    assert all(enough(entity) for entity, _ in others)
+    await holds.until(COPIES)
+    released.set()
+    # What waited for a turn is copied, and what was left out when it is published again.
+    for entity, path in others:
+        assert await house.publisher.publish(entity, path, "p.git") == house.prints(*NAMES)
+    await holds.until(0)
+
+
+async def test_a_main_store_that_hangs_keeps_few_files_open(house: House) -> None:
+    """Whoever would be one more is told at once, and served inline."""
+    released = asyncio.Event()
+    house.stores["main"].faults["put"] = Hang(released)
+    holds = Holds()
+    *many, last = house.others(RUNS + 1)
+    running = [
+        asyncio.create_task(house.publisher.publish(*each, "p.git", hold=holds)) for each in many
+    ]
+    await holds.until(RUNS)
+    with pytest.raises(PublishRefused, match="enough"):
+        await house.publisher.publish(*last, "p.git", hold=holds)
+    with pytest.raises(PublishRefused, match="enough"):
+        await house.publisher.claim("p.git", last[0])
+    released.set()
+    await asyncio.gather(*running)
+    await house.publisher.publish(*last, "p.git", hold=holds)
+    await holds.until(0)
+
+
+async def test_what_a_target_has_lost_is_not_named_there(house: House) -> None:
+    """Whoever had read it back before, the indexer too; until it was published again."""
+    await house.publish()
+    entity, readable = house.source[0], house.prints(*NAMES)
+    assert house.publisher.still(entity, readable) == readable
+    await house.publisher.lost(house.targets["eu"], entity)
+    assert house.publisher.readable(entity) == house.prints("main", "us")
+    assert house.publisher.still(entity, readable) == house.prints("main", "us")
+    await house.stores["eu"].delete(entity.digest)
+    assert await house.publish() == {"main", "eu", "us"}
+    assert house.publisher.still(entity, readable) == readable
+    assert await house.holding() == {"main", "eu", "us"}
+
+
+async def test_what_is_gone_is_not_published(house: House) -> None:
+    """It was evicted before its run began."""
+    assert not await house.publisher.publish(*house.source, "p.git", hold=lambda: None)
+    assert await house.holding() == set()
+
+
+@pytest.mark.parametrize("name", ["main", "us"])
+async def test_who_waits_for_one_that_fails_does_not_ask_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """However many wait for a turn."""
+    fail, asked = asyncio.Event(), 0
+
+    async def put(entity: Entity, path: Path) -> None:
+        nonlocal asked
+        asked += 1
+        await fail.wait()
+        raise StoreUnavailable("it does not answer")
+
+    monkeypatch.setattr(house.stores[name], "put", put)
+    others = house.others(PARALLEL + 2)
+    holds = Holds()
+    publishing = [
+        asyncio.create_task(house.publisher.publish(*each, "p.git", hold=holds)) for each in others
+    ]
+    await holds.until(PARALLEL + 2)
+    fail.set()
+    results = await asyncio.gather(*publishing, return_exceptions=True)
+    assert asked <= PARALLEL
+    if name == "main":
+        assert all(isinstance(result, StoreUnavailable) for result in results)
+    else:
+        assert results == [house.prints("main", "eu")] * len(others)
+
+
+async def test_a_store_that_is_known_to_be_away_is_not_asked(house: House) -> None:
+    """Neither to write to it nor whether it has what it had; nothing goes on without the main."""
+    house.away = {"us"}
+    assert await house.publish() == {"main", "eu"}
+    assert await house.publish() == {"main", "eu"}
+    assert not house.stores["us"].calls
+    house.away = set()
+    assert await house.publish() == {"main", "eu", "us"}
+    house.away = {"main"}
+    with pytest.raises(PublishRefused, match="asked again when a probe"):
+        await house.publish()
 
 
 async def test_what_is_held_is_held_to_the_end(house: House) -> None:
@@ -265,7 +415,7 @@ async def test_what_is_held_is_held_to_the_end(house: House) -> None:
         path,
         "p.git",
         enough=lambda: bool(house.publisher.readable(entity)),
-        held=Held(),
+        hold=Held,
     )
     assert not Held.gone
     released.set()

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from redirects.health import State
+from redirects.suspicion import Asker
 from server.sessions.reading import MARK, MAY_MOVE, STAY
 from tests.conformance.repositories import Repository, run_git
 from tests.conftest import Git, Serve, Served
@@ -165,6 +166,18 @@ async def test_who_lost_its_mirror_is_answered_here_at_once(
         session.get(f"{served.url}/-/readyz") as response,
     ):
         assert (await response.text()).startswith("ok; passed over: mirror near (")
+
+
+async def test_who_polls_has_its_second_tries_left(
+    serve: Serve, repository: Repository, forge: Forge
+) -> None:
+    """An address has a share for sessions, and another one for downloads."""
+    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    assert served.runtime.sessions is not None
+    moved, sent = served.runtime.sessions.repeats, served.runtime.repeats
+    assert moved.suspicions.table is sent.suspicions.table
+    askers = [Asker.of("192.0.2.7", (), "q", secret=each.secret) for each in (moved, sent)]
+    assert askers[0].address != askers[1].address
 
 
 async def test_two_that_name_each_other_do_not_send_a_client_to_and_fro(

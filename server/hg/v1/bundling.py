@@ -132,7 +132,8 @@ class Bundling:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
             if answer.redirected:
                 moved = answer.redirected[0]
-                self.runtime.repeats.sent(request, command.key, (moved.location,))
+                named = ((moved.location, moved.part.entity),)
+                self.runtime.repeats.sent(request, command.key, named)
                 return replies.elsewhere(request, moved.location, moved.part.entity.size)
             assert answer.inline is not None  # noqa: S101 - an answer has a body
             stall = self.runtime.settings.limits.stall_time

@@ -35,6 +35,7 @@ from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited, streams
 from server.outcome import Outcome
 from server.runtime import Runtime
+from stores.entity import Entity
 from wire.hg.handshake import asks_upgrade
 from wire.hg.v1.manifest import INLINE_SCHEME, encode_manifest
 from wire.hg.v1.media import MERCURIAL_0_1, choose
@@ -264,7 +265,7 @@ class Front:
         # hg gives up where a bundle does not come, and who runs it again asks for the list again.
         key = f"{DIALECT} clonebundles {question.lookups.repository.identity}"
         in_vain = bool(bundles) and runtime.repeats.asked_again(question.request, key)
-        nearest: list[Location] = []
+        nearest: list[tuple[Location, Entity]] = []
         found = list(
             entries(
                 runtime,
@@ -276,7 +277,7 @@ class Front:
                 inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",
                 acceptance=SENT_IN_VAIN if in_vain else BOTH,
-                named=nearest.append,
+                named=lambda location, entity: nearest.append((location, entity)),
             )
         )
         # Clients take one bundle, most of them the first.

@@ -17,6 +17,7 @@ from repos.hg.offered import offer_of
 from repos.hg.repository import HgSnapshot
 from server.hg.describe import needs_sni
 from server.runtime import Runtime
+from stores.entity import Entity
 from wire.hg.v1.manifest import INLINE_SCHEME, Entry
 
 # A client does not say which schemes it takes bundles from; Mercurial takes both.
@@ -28,8 +29,8 @@ _DIGESTS: Final = (6, 9)
 _MIB: Final = 1 << 20
 
 
-def _nobody(location: Location) -> None:
-    del location
+def _nobody(location: Location, entity: Entity) -> None:
+    del location, entity
 
 
 def usable(bundles: Sequence[CloneBundle], snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
@@ -52,7 +53,7 @@ def entries(
     inline: Collection[str],
     fingerprints: bool,
     acceptance: Acceptance = BOTH,
-    named: Callable[[Location], None] = _nobody,
+    named: Callable[[Location, Entity], None] = _nobody,
 ) -> Iterator[Entry]:
     """The lines of a manifest, in the order of `hg.bundles`, and for each the nearest target first.
 
@@ -67,7 +68,7 @@ def entries(
             them so, where no target suits it.
         fingerprints: it knows what a store's fingerprint is.
         acceptance: which locations the client accepts.
-        named: told of the nearest location of each bundle that is named at any.
+        named: told of the nearest location of each bundle that is named at any, and of the bundle.
     """
     reason = runtime.pipeline.refusal(acceptance, client, repository)
     shadow = runtime.pipeline.control.shadow
@@ -79,7 +80,7 @@ def entries(
         decision = _decision(found, reason or Reason.NO_TARGET, passed_over, shadow=shadow)
         runtime.decisions.made(repository, client, decision)
         if isinstance(decision, Redirect):
-            named(decision.location)
+            named(decision.location, bundle.entity)
             for location in found:
                 yield _entry(runtime, bundle, location, client, version)
         elif bundle.id in inline:
@@ -120,7 +121,7 @@ def _locations(
         runtime.selection,
         client,
         time.time(),
-        readable=frozenset(bundle.readable),
+        readable=runtime.publisher.still(bundle.entity, bundle.readable),
         down=runtime.health.down(),
         audience=audience,
         passed_over=passed_over,
