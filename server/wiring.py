@@ -26,7 +26,7 @@ from server.settings import RedirectSettings, Settings
 from server.settings_stores import MAIN, ReplicaSettings
 from server.settings_targets import S3StoreSettings, S3TargetSettings, StoreSettings
 from server.signers import signer_of
-from stores.base import Store, StoreError
+from stores.base import Store, StoreError, StoreUnavailable
 from stores.directory import DirectoryStore
 from stores.replica import Replica, generation_of, innermost
 
@@ -116,8 +116,8 @@ async def build_targets(
 
     Raises:
         Unusable: one of them cannot be built from these settings.
-        stores.base.StoreUnavailable: there are no credentials to sign with, or the main store does
-            not answer.
+        stores.base.StoreUnavailable: the main store does not answer, or there are no credentials to
+            sign with for it. A target of another one is not named until there are some.
     """
     window = Window(settings.redirect.window, settings.redirect.lifetime)
     targets: list[Target] = []
@@ -194,20 +194,24 @@ async def _s3_target(
     base_url = store.object_url("", target.endpoint)
     if target.public:
         return S3Target(target.name, base_url, "", window, None, behind)
-    credentials, region = await _credentials(store)
-    return S3Target(target.name, base_url, region, window, Renewing(store, credentials), behind)
+    credentials: Credentials | None = None
+    try:
+        credentials = await _credentials(store)
+    except StoreUnavailable as error:
+        if target.store == MAIN:
+            raise
+        _log.warning("target %s is not named yet: %s", target.name, error)
+    signs = Renewing(store, credentials)
+    return S3Target(target.name, base_url, store.region, window, signs, behind)
 
 
-async def _credentials(store: S3Store) -> tuple[Credentials, str]:
+async def _credentials(store: S3Store) -> Credentials:
     signing = await store.signing()
-    credentials = Credentials(
-        signing.access_key, signing.secret_key, signing.token, signing.expires
-    )
-    return credentials, signing.region
+    return Credentials(signing.access_key, signing.secret_key, signing.token, signing.expires)
 
 
 class Renewing:
-    """Credentials from memory; those that end are looked at again in the background.
+    """Credentials from memory; those that end, or are not there, are looked for in the background.
 
     Called on the event loop for each location, so it neither waits nor blocks.
     """
@@ -215,7 +219,7 @@ class Renewing:
     def __init__(
         self,
         store: S3Store,
-        credentials: Credentials,
+        credentials: Credentials | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -224,16 +228,17 @@ class Renewing:
         self._looked = clock()
         self._task: asyncio.Task[None] | None = None
 
-    def __call__(self) -> Credentials:
-        """The credentials to sign with now."""
-        if self._held.expires is not None and self._clock() - self._looked >= RENEW_SECONDS:
+    def __call__(self) -> Credentials | None:
+        """The credentials to sign with now; None while there are none."""
+        lasting = self._held is not None and self._held.expires is None
+        if not lasting and self._clock() - self._looked >= RENEW_SECONDS:
             self._looked = self._clock()
             self._task = asyncio.get_running_loop().create_task(self._renew())
         return self._held
 
     async def _renew(self) -> None:
         try:
-            self._held, _ = await _credentials(self._store)
+            self._held = await _credentials(self._store)
         except StoreError as error:
             # The old ones work until they end; the target says when that is too soon.
             _log.warning("credentials cannot be renewed: %s", error)

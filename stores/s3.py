@@ -194,6 +194,11 @@ class S3Store:
         """
         return await self._run(self._signing)
 
+    @property
+    def region(self) -> str:
+        """Of the bucket, for signatures."""
+        return self._client.meta.region_name
+
     def object_url(self, key: str, endpoint: str | None = None) -> str:
         """The unsigned URL of ``key``, a path below this store's root such as ``Entity.key``.
 
@@ -202,8 +207,7 @@ class S3Store:
             endpoint: base URL that clients reach, if it is not the store's.
         """
         if endpoint not in self._base_urls:
-            region = self._client.meta.region_name
-            self._base_urls[endpoint] = self._connection.base_url(region, endpoint)
+            self._base_urls[endpoint] = self._connection.base_url(self.region, endpoint)
         return self._base_urls[endpoint] + quoted(self._root + key)
 
     # --- on threads ---------------------------------------------------------------------
@@ -393,7 +397,7 @@ class S3Store:
             frozen.access_key,
             frozen.secret_key,
             frozen.token,
-            self._client.meta.region_name,
+            self.region,
             expires and expires.timestamp(),
         )
 

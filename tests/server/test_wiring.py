@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from redirects.acceptance import Client
+from redirects.decision import CannotLocate
 from redirects.signing import SigningKeys
 from redirects.sigv4 import Credentials
 from redirects.targets import HttpTarget, S3Target, SelfTarget
@@ -25,6 +26,7 @@ from server.wiring import (
     Renewing,
     Unusable,
     build_store,
+    build_stores,
     build_targets,
     parse_keys,
     signing_keys,
@@ -124,6 +126,28 @@ async def test_no_credentials(
         await build_targets(read, Stores(stores[0]), KEYS)
 
 
+async def test_no_credentials_of_a_store_beside_the_main_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its targets are there and name nothing, and the others are used."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    read = settings(
+        tmp_path,
+        stores=[{"name": "us", "type": "s3", "bucket": "b", "region": "us-east-1"}],
+        targets=[{"type": "s3", "store": "us"}, {"type": "self"}],
+    )
+    built = build_stores(read, build_store(read))
+    try:
+        bucket, own = await build_targets(read, built, KEYS)
+    finally:
+        await built.close()
+    assert "target s3 is not named yet: s3 b: no credentials; configure" in caplog.text
+    with pytest.raises(CannotLocate):
+        bucket.locate(ENTITY, CLIENT, 0)
+    assert own.locate(ENTITY, CLIENT, 0).url
+
+
 async def test_unusable_endpoint(tmp_path: Path) -> None:
     """What botocore cannot use is told with the store's name."""
     with pytest.raises(Unusable, match="store s3 bucket: "):
@@ -157,12 +181,19 @@ class Signer(S3Store):
         return self.now
 
 
+def key_of(renewing: Renewing) -> str:
+    """The id of the key to sign with now."""
+    held = renewing()
+    assert held is not None
+    return held.access_key_id
+
+
 async def test_lasting_credentials_are_not_asked_again() -> None:
     """Credentials without an end are kept."""
     signer, clock = Signer(), [0.0]
     renewing = Renewing(signer, Credentials("old", "s"), lambda: clock[0])
     clock[0] = 10 * RENEW_SECONDS
-    assert renewing().access_key_id == "old"
+    assert key_of(renewing) == "old"
     await asyncio.sleep(0)
     assert signer.asked == 0
 
@@ -171,13 +202,25 @@ async def test_credentials_are_renewed_in_the_background() -> None:
     """Nobody waits for new credentials: the old ones are given until the new ones are there."""
     signer, clock = Signer(), [0.0]
     renewing = Renewing(signer, Credentials("old", "s", None, 5000.0), lambda: clock[0])
-    assert renewing().access_key_id == "old"
+    assert key_of(renewing) == "old"
     clock[0] = RENEW_SECONDS
-    assert renewing().access_key_id == "old"
+    assert key_of(renewing) == "old"
     assert renewing._task is not None
     await renewing._task
-    assert renewing().access_key_id == "new"
+    assert key_of(renewing) == "new"
     assert signer.asked == 1
+
+
+async def test_credentials_that_come_later() -> None:
+    """Where there were none they are looked for again and again."""
+    signer, clock = Signer(), [0.0]
+    renewing = Renewing(signer, None, lambda: clock[0])
+    assert renewing() is None
+    clock[0] = RENEW_SECONDS
+    assert renewing() is None
+    assert renewing._task is not None
+    await renewing._task
+    assert key_of(renewing) == "new"
 
 
 async def test_credentials_that_cannot_be_renewed(caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +230,7 @@ async def test_credentials_that_cannot_be_renewed(caplog: pytest.LogCaptureFixtu
     renewing = Renewing(signer, Credentials("old", "s", None, 5000.0), lambda: clock[0])
     for round_ in (1, 2):
         clock[0] = round_ * RENEW_SECONDS
-        assert renewing().access_key_id == "old"
+        assert key_of(renewing) == "old"
         assert renewing._task is not None
         await renewing._task
     assert signer.asked == 2
