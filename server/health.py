@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Final
@@ -245,30 +246,48 @@ class Health:
 
     async def _watch_store(self, behind: _Behind) -> None:
         """Look at a store, and at its targets, which can give nothing before."""
-        if behind.looked == -inf:
-            await self._look_at_store(behind)
         async with asyncio.TaskGroup() as tasks:
-            for watched in behind.targets:
-                tasks.create_task(self._watch(watched))
-            while True:
-                due = behind.looked + self._pause()
-                await asyncio.sleep(max(due - self.clock(), 0.0))
+            if behind.looked == -inf:
                 await self._look_at_store(behind)
+            for watched in behind.targets:
+                again = self._for_ever(watched.target.name, partial(self._watch, watched))
+                tasks.create_task(again)
+            await self._for_ever(behind.name, partial(self._watch_alone, behind))
+
+    async def _for_ever(self, what: str, watch: Callable[[], Awaitable[None]]) -> None:
+        """Watch it again and again; what goes wrong with that is told, and is no end of it."""
+        while True:
+            try:
+                await watch()
+            except Exception:  # noqa: BLE001 - whatever it is, probing goes on
+                _log.exception("something went wrong while %s was probed; that goes on", what)
+                await asyncio.sleep(SOON)
+
+    async def _watch_alone(self, behind: _Behind) -> None:
+        due = behind.looked + self._pause()
+        await asyncio.sleep(max(due - self.clock(), 0.0))
+        await self._look_at_store(behind)
 
     def _pause(self) -> float:
         return self.rules.longest_pause * (1 - self.rules.jitter * self.chance())
 
     async def _watch(self, watched: _Watched) -> None:
-        while True:
-            due = watched.probed + watched.breaker.pause(self.rules, self.chance())
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(due - self.clock(), 0.0)):
-                    await watched.suspected.wait()
-                    # However many ask, not faster than this.
-                    soon = watched.probed + min(SOON, self.rules.longest_pause)
-                    await asyncio.sleep(max(soon - self.clock(), 0.0))
-            watched.suspected.clear()
-            await self._probe(watched)
+        due = watched.probed + watched.breaker.pause(self.rules, self.chance())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(due - self.clock(), 0.0)):
+                await watched.suspected.wait()
+                # However many ask, not faster than this.
+                soon = watched.probed + min(SOON, self.rules.longest_pause)
+                await asyncio.sleep(max(soon - self.clock(), 0.0))
+        watched.suspected.clear()
+        await self._probe(watched)
+
+    def _tell(self, watched: _Watched, state: State) -> None:
+        """Tell whoever keeps figures; that this may fail is no reason to see nothing any more."""
+        try:
+            self.changed(watched.target.name, state)
+        except Exception:  # noqa: BLE001 - theirs, whatever it is
+            _log.exception("target %s is %s, which was not noted", watched.target.name, state.value)
 
     async def _probe(self, watched: _Watched) -> None:
         """Probe one target, and see what follows from it."""
@@ -320,7 +339,7 @@ class Health:
             return
         name, lasted = watched.target.name, now - before.since
         if not self._store_of(watched).is_down:
-            self.changed(name, state)
+            self._tell(watched, state)
         # That all is well from the beginning is no news, nor that a client asks twice; that clients
         # are sent elsewhere is, and from when on they are not.
         level = logging.WARNING
@@ -366,7 +385,7 @@ class Health:
         _log.warning("the store %s %s", behind.name, told)
         for watched in behind.targets:
             state = State.DOWN if behind.is_down else watched.breaker.state
-            self.changed(watched.target.name, state)
+            self._tell(watched, state)
 
     async def _holds_probe(self, behind: _Behind) -> bool:
         """See that the probe entity is in a store, and put it there if not."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
+from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
@@ -59,6 +61,8 @@ from server.wiring import (
 )
 from stores.base import Store
 from stores.counted import CountedStore
+
+_log = logging.getLogger("offramp.server")
 
 # Where, in the data directory, what `hg serve` reads lies while it runs.
 HG_SERVE = "hg-serve"
@@ -314,7 +318,7 @@ class Runtime:
             indexing=indexing,
             status=status,
             traces=traces,
-            background=tuple(asyncio.create_task(runner) for runner in runners),
+            background=tuple(map(_started, runners)),
         )
 
     def pushed(self) -> None:
@@ -367,6 +371,22 @@ class Runtime:
         for executor in (self.questions, *self.others):
             executor.shutdown(wait=False, cancel_futures=True)
         self.runs.shutdown(wait=False, cancel_futures=True)
+
+
+def _started(runner: Coroutine[None, None, None]) -> asyncio.Task[None]:
+    """Run it in the background; each runs until it is cancelled, and if not, that is told."""
+    task = asyncio.create_task(runner, name=str(getattr(runner, "__qualname__", runner)))
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        _log.critical(
+            "%s has ended, and nothing does its work; start the server again",
+            task.get_name(),
+            exc_info=task.exception(),
+        )
 
 
 async def _maintain(cache: Cache, metrics: Metrics) -> None:

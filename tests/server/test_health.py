@@ -129,6 +129,78 @@ async def test_each_change_is_told(health: Health, targets: Targets) -> None:
     assert health.states() == (("one", State.UP), ("two", State.UP))
 
 
+async def test_whoever_is_told_may_fail(
+    store: FaultyStore, targets: Targets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A disk that refuses the figures ends no probing, and no request."""
+    health = Health(store, (ONE, TWO), targets.read_back, Rules(0.1, 0.05))
+    await health.begin()
+
+    def full(target: str, state: State) -> None:
+        raise OSError(28, "No space left on device")
+
+    health.changed = full
+    running = asyncio.create_task(health.run())
+    targets.down = {"one"}
+    await targets.until(lambda: targets.probed.count("one") >= 6)
+    assert not running.done()
+    assert health.down() == {ONE.fingerprint}
+    health.suspect(TWO)
+    store.faults["stat"] = Fail()
+    await health.look_at_stores()
+    assert health.down() == BOTH
+    running.cancel()
+    assert "which was not noted" in caplog.text
+
+
+async def test_no_fault_of_ours_ends_the_probing(
+    store: FaultyStore,
+    targets: Targets,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Whatever it is: it is told, and the next probe follows."""
+    health = Health(store, (ONE,), targets.read_back, Rules(0.1, 0.05))
+    see, left = Health._see, 2
+
+    def fail(self: Health, *args: object) -> None:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            raise RuntimeError("our own fault")
+        see(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Health, "_see", fail)
+    running = asyncio.create_task(health.run())
+    await targets.until(lambda: targets.probed.count("one") >= 4)
+    running.cancel()
+    assert caplog.text.count("RuntimeError: our own fault") == 2
+    assert health.down() == frozenset()
+
+
+async def test_a_store_is_looked_at_as_often_as_a_target(
+    store: FaultyStore, targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So late that a look ends in time, and earlier by chance."""
+    pauses: asyncio.Queue[float] = asyncio.Queue()
+
+    async def sleep(seconds: float) -> None:
+        pauses.put_nowait(seconds)
+        await asyncio.Event().wait()
+
+    rules = Rules(1000.0, 100.0, jitter=0.25)
+    for chance, pause in ((0.0, 900.0), (1.0, 675.0)):
+        health = Health(
+            store, (), targets.read_back, rules, clock=lambda: 0.0, chance=lambda c=chance: c
+        )
+        await health.begin()
+        with monkeypatch.context() as patched:
+            patched.setattr(asyncio, "sleep", sleep)
+            running = asyncio.create_task(health.run())
+            assert await pauses.get() == pause
+        running.cancel()
+
+
 async def test_the_probe_is_put_into_the_store_once(health: Health, store: FaultyStore) -> None:
     """It is there to be read, and is not written again while it is."""
     await probed(health, 3)
