@@ -118,6 +118,10 @@ class Reason(Enum):
         "hides_refs",
         "The repository hides refs; mirrors that show the same ones need not have their objects.",
     )
+    HAS_MARKERS = (
+        "has_markers",
+        "Markers of what is obsolete are exchanged, here or at the mirror, and are not compared.",
+    )
     NO_MIRROR = "no_mirror", "No mirror is left to which this session could move."
     NOT_MIRRORED = (
         "not_mirrored",

@@ -353,7 +353,7 @@ class _Shell:
     async def metrics(self, request: web.Request) -> web.Response:
         """The figures, for Prometheus; they name every repository."""
         if not self.runtime.access_rules.is_operator(request):
-            return answers.text(403, "These figures are for access.operators.")
+            return answers.text(403, "These figures are for access.operators, or at admin.listen.")
         body, content_type = self.runtime.metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
 

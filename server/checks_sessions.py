@@ -31,6 +31,7 @@ _REMEDIES: Final = {
     " on to it, with the header X-Offramp-Sessions of its answers; or remove `offramp`",
     Reason.MIRROR_LACKS: "have its git, and the web server before it, offer what is offered here:"
     " protocol v2, and uploadpack.allowFilter as here",
+    Reason.HAS_MARKERS: "sessions move if it exchanges none (experimental.evolution.exchange)",
     Reason.MIRROR_CUT_OFF: "fetch the rest there: git fetch --unshallow",
     Reason.MIRROR_UNREADABLE: "give it the repository by the same name, for everybody to read, or"
     " list those that it has in `repositories`",
@@ -75,6 +76,13 @@ def _exposed(mirror: SessionMirror, settings: Settings) -> Iterator[Verdict]:
             Level.WARN,
             f"{what}: clients of https are not redirected to its http URL",
             "have it speak TLS, and write https:// in its `url`",
+        )
+    if settings.public_url is None and mirror.base_url.startswith("http:"):
+        yield Verdict(
+            Level.INFO,
+            f"{what}: its URL is http, and nothing says by which clients come here",
+            "set public_url: clients of https must not be redirected to http, and behind a proxy"
+            " only X-Forwarded-Proto tells them apart",
         )
     if "hg" in mirror.vcs and not (mirror.offramp or mirror.read_only):
         yield Verdict(

@@ -228,14 +228,13 @@ _others: list[logging.Handler] = []
 @contextmanager
 def heard_by(handler: logging.Handler) -> Iterator[None]:
     """Have ``handler`` hear what is logged too, for the time of a block."""
-    root = logging.getLogger()
     _others.append(handler)
-    root.addHandler(handler)
+    logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
         _others.remove(handler)
-        root.removeHandler(handler)
+        logging.getLogger().removeHandler(handler)
 
 
 def configure(settings: LogSettings, stream: TextIO | None = None) -> AccessLog:

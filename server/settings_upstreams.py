@@ -178,9 +178,9 @@ class AccessSettings(Section):
     operators: tuple[Network, ...] = Field(
         (),
         description="Addresses and networks that may see the status page, its figures and"
-        " `/-/metrics`, which name repositories."
-        " By default everybody, and where something private is served this machine alone, unless a"
-        " proxy hands the request on.",
+        " `/-/metrics`, which name repositories, and the status API. By default everybody, but for"
+        " the status API; and nobody where something private is served. `admin.listen` is another"
+        " way.",
     )
     users: tuple[UserSettings, ...] = Field(
         (UserSettings(user="*", repositories=("*",)),),

@@ -27,8 +27,8 @@ from stores.base import StoreError
 EXPLAIN_ROUTE: Final = "/-/api/explain"
 
 _REFUSED: Final = (
-    "This is for access.operators, and where none are listed for this machine alone, unless a proxy"
-    " asks for somebody else."
+    "This is for access.operators, of whom this address is none, and at admin.listen for whoever"
+    " reaches it."
 )
 
 _Told = Callable[[Runtime, web.Request], Awaitable[web.Response]]

@@ -201,8 +201,8 @@ async def _s3_target(
         if target.store == MAIN:
             raise
         _log.warning("target %s is not named yet: %s", target.name, error)
-    renewing = Renewing(store, credentials)
-    return S3Target(target.name, base_url, store.region, window, renewing, behind)
+    signs = Renewing(store, credentials)
+    return S3Target(target.name, base_url, store.region, window, signs, behind)
 
 
 async def _credentials(store: S3Store) -> Credentials:

@@ -75,10 +75,10 @@ def offer_of(snapshot: HgSnapshot) -> Offer:
         revs = [dag.rev(bytes.fromhex(node)) for node in nodes]
         return all(rev is not None and rev >= 0 and flags[rev] for rev in revs)
 
-    return Offer(sum(flags), holds, snapshot.stream_allowed and not _has_markers(snapshot))
+    return Offer(sum(flags), holds, snapshot.stream_allowed and not has_markers(snapshot))
 
 
-def _has_markers(snapshot: HgSnapshot) -> bool:
+def has_markers(snapshot: HgSnapshot) -> bool:
     """There are markers of what is obsolete: hg gives no stream without them, and we none with."""
     try:
         return (snapshot.hg_dir / "store" / "obsstore").stat().st_size > 0

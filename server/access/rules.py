@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import Final
@@ -12,7 +11,6 @@ from typing import Final
 from aiohttp import web
 
 from redirects.audience import Audience
-from redirects.networks import IPNetwork
 from server.access.policies import (
     Allowed,
     Auth,
@@ -54,8 +52,8 @@ class AccessRules:
         """
         self._settings = settings
         self._unplaced = unplaced
-        networks = settings.operators or (_THIS_MACHINE if private else ())
-        self._operators = tuple(map(ip_network, networks)) or None
+        self._private = private
+        self._operators = tuple(map(ip_network, settings.operators))
         self._policies = Policies(settings)
         self.audience = Audience(settings.private)
         """For whom the content of repositories below ROOT is."""
@@ -73,38 +71,21 @@ class AccessRules:
 
     def is_operator(self, request: web.Request) -> bool:
         """Whether a caller may see figures that name every repository."""
-        if request.app.get(ADMIN, False) is True:
-            return self._reaches(request)
-        return self._operators is None or self._is_among(request, self._operators)
+        if request.app.get(ADMIN, False) is True or self._operators:
+            return self.sees_clients(request)
+        return not self._private
 
     def sees_clients(self, request: web.Request) -> bool:
         """Whether a caller may see who asks for what: never everybody, whatever is served.
 
-        Where nobody is listed, this machine may, under a name of its own: a proxy that says of
-        nobody that it asks for him still says which host he wanted, and so does a browser that a
-        page of somebody else's sends here. And who reaches a listener that is for no clients may.
+        Where nobody is listed, nobody may, this machine neither: a proxy on it that says nothing of
+        whom it asks for, and takes our address for the host that he wanted, looks the same. Who
+        reaches a listener that is for no clients may, unless somebody is listed.
         """
-        if request.app.get(ADMIN, False) is True:
-            return self._reaches(request)
-        if not self._settings.operators and not _HERE.fullmatch(request.headers.get("Host", "")):
-            return False
-        return self._is_among(request, self._operators or _THIS_MACHINE_ALONE)
-
-    def _is_among(self, request: web.Request, networks: Iterable[IPNetwork]) -> bool:
-        handed_on = any(name in request.headers for name in HANDED_ON)
-        if not self._settings.operators and handed_on:
-            return False  # this machine's proxy asks for somebody else
-        return holds(networks, request.remote or "")
-
-    def _reaches(self, request: web.Request) -> bool:
-        """Whether a caller is let in who has reached the listener for those who run this server."""
-        # At a Unix socket there is no address, and its file says who may open it.
-        return (
-            not self._settings.operators
-            or self._operators is None
-            or not request.remote
-            or holds(self._operators, request.remote)
-        )
+        if request.app.get(ADMIN, False) is True and not (self._operators and request.remote):
+            # At a Unix socket there is no address, and its file says who may open it.
+            return True
+        return holds(self._operators, request.remote or "")
 
     def local(self, request: web.Request, name: str) -> Verdict:
         """Whether a caller may read the repository ``name`` below ROOT."""
@@ -123,9 +104,6 @@ class AccessRules:
 
 
 _EVERYBODY = Allowed("")
-_THIS_MACHINE = ("127.0.0.0/8", "::1/128")
-_HERE = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d{1,5})?")
-_THIS_MACHINE_ALONE = tuple(map(ip_network, _THIS_MACHINE))
 HANDED_ON = ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP")
 
 

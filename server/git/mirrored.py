@@ -109,7 +109,8 @@ class MirroredGit:
         service = request.query.get("service")
         pushes = rest == f"/{RECEIVE_PACK}" or service == RECEIVE_PACK
         exchange.command = "push" if pushes else "other"
-        if caller.passes:
+        # Only those come below /-/here/ who were redirected, and none is for a push.
+        if caller.passes and not exchange.here:
             try:
                 return await self.upstreams.passing.through(
                     request,

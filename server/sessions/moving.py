@@ -38,6 +38,7 @@ from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository
+from server.access.rules import HANDED_ON
 from server.exchange import EXCHANGE, client_of
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -56,6 +57,8 @@ _log = logging.getLogger("offramp.sessions")
 # Names of headers that may hold a credential. git sends those of `http.extraHeader` to whatever
 # host it is redirected to, even if they are said to be for one URL alone.
 _CREDENTIALS: Final = re.compile(r"auth|cookie|token|secret|passw|credential|key", re.IGNORECASE)
+
+_PROTOCOL: Final = "X-Forwarded-Proto"
 
 # No cache may send others to where this client was sent.
 _HEADERS: Final = {"Cache-Control": "no-store"}
@@ -139,6 +142,8 @@ class Sessions:
         """
         settings, exchange = self.settings, request[EXCHANGE]
         client = client_of(request, settings.public_url, settings.listen)
+        if settings.public_url is None and _may_be_https(request):
+            client = replace(client, base_url=f"https:{client.base_url.partition(':')[2]}")
         session = self._kept(request, session)
         decision = choose(
             session,
@@ -244,6 +249,13 @@ class Sessions:
         if session.stays is not None or audience.private or not self.settings.redirect.enabled:
             return _NOTHING
         return self.watch.seen(session.vcs, session.repository, session.digest)
+
+
+def _may_be_https(request: web.Request) -> bool:
+    """Whether a client may have come by https, by what a proxy in front says of it, or does not."""
+    said = request.headers.getall(_PROTOCOL, ())
+    handed_on = said or any(name in request.headers for name in HANDED_ON)
+    return bool(handed_on) and [each.strip().lower() for each in said] != ["http"]
 
 
 @lru_cache(1024)

@@ -174,7 +174,13 @@ class Reading:
         batch = f"{self.mirror.repository_url(repository)}?{BATCH}"
         async with self._asked("GET", batch, _HG_HEADERS) as response:
             said = await _body(response, MERCURIAL_0_1)
-        return await _read(HgState.read, said)
+        state = await _read(HgState.read, said)
+        if b"obsolete" in _keys(state.answers["listkeys", b"namespaces"]):
+            asked = f"{self.mirror.repository_url(repository)}?cmd=listkeys&namespace=obsolete"
+            async with self._asked("GET", asked, _HG_HEADERS) as response:
+                if await _body(response, MERCURIAL_0_1):
+                    raise Unfit(Reason.HAS_MARKERS, "it has markers of what is obsolete")
+        return state
 
     @asynccontextmanager
     async def _asked(
@@ -230,6 +236,11 @@ class Reading:
             raise Unfit(Reason.MIRROR_NO_OFFRAMP, "its answer does not say that sessions stay")
         if not self.mirror.offramp and mark is not None:
             raise Unfit(Reason.MIRROR_MOVES_SESSIONS, "it says that sessions may be redirected")
+
+
+def _keys(listed: bytes) -> set[bytes]:
+    """The keys of an answer to ``listkeys``."""
+    return {line.partition(b"\t")[0] for line in listed.split(b"\n")}
 
 
 def _unreadable(message: str) -> Unfit:

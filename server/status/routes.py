@@ -26,6 +26,8 @@ API: Final = "/-/api/"
 
 _Values = Callable[[web.Request], Awaitable[Mapping[str, object]]]
 
+_REFUSED: Final = "This page is for access.operators, and at admin.listen for whoever reaches it."
+
 # Whoever loads a page faster than that wants a program for it.
 _REFRESH: Final = (10, 3600)
 # As many as the files hold, or nearly.
@@ -58,7 +60,7 @@ class StatusRoutes:
     def _guarded(self, handler: Handler) -> Handler:
         async def guarded(request: web.Request) -> web.StreamResponse:
             if not self.rules.is_operator(request):
-                return answers.text(403, "This page is for access.operators.")
+                return answers.text(403, _REFUSED)
             return await handler(request)
 
         return guarded

@@ -19,7 +19,9 @@ from click.testing import CliRunner
 from cli.main import offramp as group
 from indexer.report import Silent
 from redirects.decision import Reason
+from server.access.rules import AccessRules
 from server.indexing import index_all
+from server.settings_upstreams import AccessSettings
 from tests.conformance.clones import accepting, locations
 from tests.conformance.processes import Offramp
 from tests.conformance.repositories import Repository
@@ -76,6 +78,7 @@ async def asking(serve: Serve, repository: Repository, tmp_path: Path) -> AsyncI
                     "proxies": ["127.0.0.0/8"],
                 },
                 redirect={"min_size": 0},
+                access={"operators": ["127.0.0.1"]},
             )
             await index_all(served.settings, Silent(), gc=True)
             await served.runtime.catalogs.refresh_all()
@@ -155,10 +158,15 @@ async def test_no_key_and_no_address_is_told(asking: Asking, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("path", [path for path, _ in SHOWN])
 async def test_others_are_told_nothing(asking: Asking, path: str) -> None:
-    """Who comes through a proxy is no operator; a question that is none does not change that."""
+    """This machine is no operator by itself: behind a plain proxy on it, everybody is this machine.
+
+    A question that is none does not change that.
+    """
+    asking.served.runtime.access_rules = AccessRules(AccessSettings())
     for each in (path, path.partition("?")[0]):
-        status, body = await asking.get(each, **{"X-Forwarded-For": "203.0.113.9"})
-        assert (status, body.split()[:4]) == (403, ["This", "is", "for", "access.operators,"])
+        for headers in ({}, {"X-Forwarded-For": "203.0.113.9"}, {"Host": "localhost"}):
+            status, body = await asking.get(each, **headers)
+            assert (status, body.split()[:4]) == (403, ["This", "is", "for", "access.operators,"])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +229,10 @@ async def test_the_log_has_the_decision_that_is_told(
 ) -> None:
     """Once SIGHUP says that all decisions are to be logged, by the same request id."""
     config = tmp_path / "offramp.toml"
-    text = 'regions.proxies = ["127.0.0.0/8"]\nredirect.min_size = 0\nlog.format = "json"\n'
+    text = (
+        'regions.proxies = ["127.0.0.0/8"]\nredirect.min_size = 0\nlog.format = "json"\n'
+        'access.operators = ["127.0.0.1"]\n'
+    )
     config.write_text(f"{text}log.decisions = 0\n")
     server = await offramp.serve(repository.root, "--config", str(config))
     client = from_address(accepting(tmp_path), AMERICA)

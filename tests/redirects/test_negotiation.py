@@ -189,6 +189,7 @@ def test_reasons_are_words_with_sentences() -> None:
         "held_off",
         "client_unknown",
         "hides_refs",
+        "has_markers",
         "no_mirror",
         "not_mirrored",
         "mirror_takes_pushes",

@@ -22,7 +22,13 @@ from tests.upstreams.forge import Forge
 async def found(root: Path, given: dict[str, Any], **values: object) -> list[Verdict]:
     """What is found out about one mirror."""
     settings = Settings.model_validate(
-        {"root": root, "data": root.parent / "data", "session_mirrors": [given], **values}
+        {
+            "root": root,
+            "data": root.parent / "data",
+            "public_url": "http://git.example.org",
+            "session_mirrors": [given],
+            **values,
+        }
     )
     async with aiohttp.ClientSession() as session:
         checks = check_session_mirrors(settings, Git(60.0), session)
@@ -76,6 +82,7 @@ async def test_what_keeps_sessions_here_is_told(
     [
         ({"listen": "127.0.0.1:1"}, {}, Level.FAIL, "this server's own"),
         ({"public_url": "https://git.example.org"}, {}, Level.WARN, "clients of https"),
+        ({"public_url": None}, {}, Level.INFO, "nothing says by which clients come here"),
         ({}, {"vcs": "both"}, Level.INFO, "takes no pushes"),
     ],
 )

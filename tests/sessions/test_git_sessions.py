@@ -118,6 +118,28 @@ async def test_credentials_do_not_go_along(
     assert decisions(served)["carries_credentials"] == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-Forwarded-Proto": "https"}, 200),
+        ({"X-Forwarded-Proto": "http"}, 302),
+        # It does not say, or is contradicted.
+        ({"X-Forwarded-For": "192.0.2.1"}, 200),
+        ({"Forwarded": "for=192.0.2.1"}, 200),
+        ({"X-Forwarded-Proto": "http, https"}, 200),
+    ],
+)
+async def test_who_may_have_come_by_https_is_not_sent_to_http(
+    serve: Serve, repository: Repository, forge: Forge, headers: dict[str, str], *, status: int
+) -> None:
+    """Although nobody has said at which URL clients reach us."""
+    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    url = repository.url(served.url)
+    await first(served, url)
+    await watch_of(served).look()
+    assert (await first(served, url, **headers))[0] == status
+
+
 async def test_a_push_does_not_move(
     serve: Serve, repository: Repository, forge: Forge, git: Git, tmp_path: Path
 ) -> None:

@@ -122,6 +122,27 @@ async def test_a_mirror_with_other_bookmarks_is_not_used(
     assert await first(served) == f"{plain}/{REPO}?cmd=capabilities"
 
 
+async def test_where_markers_of_what_is_obsolete_are_exchanged_sessions_stay(
+    serve: Serve, root: Path, plain: str
+) -> None:
+    """The mirror need not have them, and what they hide would come up again at clients."""
+    settings = [mirror(plain, read_only=True)]
+    hgrc = root / REPO / ".hg" / "hgrc"
+    hgrc.write_text("[experimental]\nevolution = all\n")
+    served = await serve_hg(serve, root, health=SELDOM, session_mirrors=settings)
+    assert not await first(served)
+    await compared(watch_of(served))
+    assert await first(served)
+    output(hg(NEWEST), root / REPO, "debugobsolete", "ab" * 20)
+    assert not await first(served)
+    assert decisions(served)["has_markers"] == 1
+    # Whoever keeps them to himself changes nothing for clients.
+    hgrc.write_text("[experimental]\nevolution = createmarkers\n")
+    await first(served)
+    await watch_of(served).look()
+    assert await first(served)
+
+
 async def test_what_may_be_a_push_does_not_move(
     serve: Serve, root: Path, plain: str, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from tests.conformance.repositories import Repository, run_git
 from wire.git.capabilities import parse_advertisement as parse_v2
 from wire.git.capabilities import service_preface
 from wire.git.v0_advertisement import parse_advertisement
+from wire.hg.v1.media import MERCURIAL_0_1
 
 ADVERTISEMENT = "application/x-git-upload-pack-advertisement"
 RESULT = "application/x-git-upload-pack-result"
@@ -141,6 +142,26 @@ async def test_an_answer_without_end_is_cut(monkeypatch: pytest.MonkeyPatch) -> 
     async with asking(saying(body=bytes(1001))) as reading:
         with pytest.raises(Unfit, match="longer than"):
             await reading.digest("git", "app", OURS)
+
+
+async def test_a_mirror_that_gives_markers_of_what_is_obsolete_is_none() -> None:
+    """Clients would hide by them what is shown here; that it could give some is no harm."""
+    markers = b""
+    said = {
+        "capabilities": b"batch getbundle",
+        "batch": b"%b;;;namespaces\t\nobsolete\t;publishing\tTrue" % (b"0" * 40),
+    }
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        body = said.get(request.query["cmd"], markers)
+        return web.Response(body=body, headers={"Content-Type": MERCURIAL_0_1})
+
+    async with asking(answer) as reading:
+        await reading.digest("hg", "app", OURS)
+        markers = b"dump0\tabc"
+        with pytest.raises(Unfit) as unfit:
+            await reading.digest("hg", "app", OURS)
+        assert unfit.value.reason is Reason.HAS_MARKERS
 
 
 async def test_no_credential_is_sent_and_no_cookie_kept() -> None:

@@ -9,7 +9,9 @@ import aiohttp
 import pytest
 
 from indexer.report import Silent
+from server.access.rules import AccessRules
 from server.indexing import index_all
+from server.settings_upstreams import AccessSettings
 from tests.conftest import Serve
 from tests.upstreams.faults import Proxy
 from tests.upstreams.forge import Forge
@@ -20,8 +22,10 @@ pytestmark = pytest.mark.nginx
 
 @pytest.fixture
 async def at(serve: Serve, proxy: Proxy, forge: Forge, tmp_path: Path) -> Scene:
-    """A public repository."""
-    return await scene(serve, proxy, forge.make(NAME), tmp_path)
+    """A public repository, of a server that lets this machine ask."""
+    at = await scene(serve, proxy, forge.make(NAME), tmp_path)
+    at.served.runtime.access_rules = AccessRules(AccessSettings(operators=("127.0.0.1",)))
+    return at
 
 
 async def explained(at: Scene, name: str) -> tuple[int, str]:

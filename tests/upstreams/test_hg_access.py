@@ -118,6 +118,19 @@ async def test_own_credential_pushes_nothing(code: Code) -> None:
     assert not any("X-HTTP-Method-Override" in each.headers for each in at.proxy.exchanges)
 
 
+async def test_nothing_is_pushed_where_sessions_stay(code: Code) -> None:
+    """Below that path, by no command, and none that only the upstream knows is handed on."""
+    at = await code(hg={"push": ["*"]}, sessions={"here": True})
+    for method, query in (
+        ("POST", "cmd=unbundle&heads="),
+        ("GET", "cmd=pushkey&namespace=bookmarks&key=x&old=&new="),
+        ("POST", "cmd=putlfile"),
+    ):
+        reply = await ask(at.served, method, f"/-/here{PLACE}?{query}")
+        assert (reply.status, reply.headers["content-type"]) == (200, "application/hg-error")
+    assert not at.proxy.exchanges
+
+
 async def test_refused_own_credential_is_no_challenge(code: Code) -> None:
     """That the upstream refuses this server is told in words; clients show no password for it."""
     at = await by_robot(code)

@@ -257,3 +257,22 @@ async def test_an_answer_that_breaks_off_is_no_whole_answer(
     reply = await ask(served, "GET", f"{REPOSITORY}/HEAD")
     assert not reply.whole
     assert (await ask(served, "GET", f"{REPOSITORY}/HEAD")).body == b"whole"
+
+
+async def test_nothing_is_pushed_where_sessions_stay(serve: Serve, scripted: Scripted) -> None:
+    """Below that path no push is handed on, whoever may push: the upstream is not even asked."""
+    served = await serve(
+        None,
+        upstreams=[{"prefix": PREFIX, "url": scripted.url}],
+        index={"enabled": False},
+        sessions={"here": True},
+    )
+    below = f"/-/here{REPOSITORY}"
+    for method, path in (
+        ("GET", f"{below}/info/refs?service=git-receive-pack"),
+        ("POST", f"{below}/git-receive-pack"),
+    ):
+        reply = await ask(served, method, path, headers=shown("bob"))
+        assert reply.status == 403
+        assert b"can only be read" in reply.body
+    assert scripted.asked == []

@@ -20,6 +20,7 @@ from redirects.sessions import HERE, Session
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
+from repos.hg.offered import has_markers
 from repos.hg.peer import PeerRefused
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
@@ -205,8 +206,11 @@ class Front:
         request, sessions = question.request, self.runtime.sessions
         if sessions is None or request.method != "GET" or asks_upgrade(request.headers):
             return None
-        pushes = self.runtime.settings.hg.may_push(question.name)
-        stays = Reason.TAKES_PUSHES if pushes else None
+        stays = None
+        if self.runtime.settings.hg.may_push(question.name):
+            stays = Reason.TAKES_PUSHES
+        elif b"obsolete" in snapshot.namespaces and has_markers(snapshot):
+            stays = Reason.HAS_MARKERS
         session = Session("hg", question.name, snapshot.digest, stays)
         control, audience = self.runtime.pipeline.control, self.runtime.access_rules.audience
         return sessions.redirect(request, session, control, audience)

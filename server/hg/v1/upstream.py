@@ -17,6 +17,7 @@ import aiohttp
 from aiohttp import web
 
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance
+from redirects.sessions import HERE
 from repos.git.mirror import mirror_path
 from repos.hg.peer import Peer
 from server.exchange import EXCHANGE, client_of
@@ -142,7 +143,9 @@ class UpstreamFront:
         if question.writes:
             return await self._push(question)
         if question.is_unknown:
-            if not caller.passes or _NAME.fullmatch(command) is None:
+            # Below /-/here/ nothing is passed on that may be a push.
+            here = question.request[EXCHANGE].here
+            if here or not caller.passes or _NAME.fullmatch(command) is None:
                 return replies.refused(question.request, f"unknown command {command[:100]!r}")
             return await self._pass(question, caller.own, check=_told_as_it_is)
         if question.remote.upstream.auth == "upstream" and HIDDEN in question.asked.arguments:
@@ -187,6 +190,9 @@ class UpstreamFront:
 
     async def _push(self, question: _Question) -> web.StreamResponse:
         remote = question.remote
+        if question.request[EXCHANGE].here:
+            told = f"nothing is pushed below {HERE}/; push to where the repository lives"
+            return replies.refused(question.request, told)
         if not self.runtime.settings.hg.may_push(remote.name):
             return replies.refused(
                 question.request,
