@@ -21,7 +21,7 @@ from rich.console import Console
 from benchmarks import soak_scene
 from benchmarks.hg_repository import HgFailed
 from benchmarks.servers import CannotStart
-from benchmarks.soak_clients import Seat
+from benchmarks.soak_clients import Seat, Try
 from benchmarks.soak_judge import Tally
 from benchmarks.soak_memory import Samples
 from benchmarks.soak_programs import ProgramFailed
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0 if all(goal.reached for goal in result.goals()) else 1
 
 
-async def soak(
+async def soak(  # noqa: PLR0917 - what the command line says
     work: Path,
     effort: Effort,
     length: float,
@@ -147,9 +147,12 @@ async def _sample(made: Scene, samples: Samples, began: float) -> None:
 async def _closing(made: Scene, tally: Tally, work: Path, seed: int) -> int:
     """Each kind once more, which nothing excuses now; how many did not come through."""
     before = len(tally.failures) + len(tally.wrong)
-    seat = Seat(
-        [], work / "closing", random.Random(seed), lambda tried, _: tally.judge(tried, True)
-    )
+
+    def once(tried: Try, again: bool) -> bool:
+        tally.judge(tried, again)
+        return False
+
+    seat = Seat([], work / "closing", random.Random(seed), once)
     for kind in made.kinds:
         await seat.one(kind)
     return len(tally.failures) + len(tally.wrong) - before
@@ -183,8 +186,8 @@ async def _result(
         zombies=zombies,
         left_over=left_over,
         abandoned=abandoned,
-        incoming=_files(made.data / "incoming"),
-        work_files=_files(made.data / "work") + _files(made.temp),
+        incoming=len(_files(made.data / "incoming")),
+        work_files=[*_files(made.data / "work"), *_files(made.temp)],
         errors=serving.errors(),
     )
 
@@ -198,8 +201,8 @@ def _age(directory: Path) -> int:
     return len(found)
 
 
-def _files(directory: Path) -> int:
-    return sum(each.is_file() for each in directory.rglob("*")) if directory.exists() else 0
+def _files(directory: Path) -> list[str]:
+    return [str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file()]
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -71,8 +71,9 @@ class Chaos:
     chance: random.Random
     length: float
     spared: int = 0
-    status: tuple[int, ...] = ()
+    status: list[int] = field(default_factory=list)
     _portion: int = 0
+    _store_lives: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self, until: float) -> None:
         """Do it until a moment of :func:`time.time`."""
@@ -124,9 +125,10 @@ class Chaos:
 
     async def _store_fails(self) -> None:
         fault = self.chance.choice(tuple(Fault))
-        with self.troubles.going_on(What.STORE, fault.value):
-            async with self.store.failing(fault):
-                await asyncio.sleep(self._lasts())
+        async with self._store_lives:
+            with self.troubles.going_on(What.STORE, fault.value):
+                async with self.store.failing(fault):
+                    await asyncio.sleep(self._lasts())
 
     async def _bucket_fails(self) -> None:
         fault = self.chance.choice(tuple(Fault))
@@ -151,9 +153,15 @@ class Chaos:
         began = until - self.length
         for share in _RESTARTS:
             await asyncio.sleep(max(0.0, began + share * self.length - time.time()))
-            with self.troubles.going_on(What.RESTART):
-                self.status += (await self.serving.replace(),)
-            self.spare()
+            # Nobody would replace a server while its store is away: a new one would not begin.
+            async with self._store_lives:
+                await self._restart()
+
+    async def _restart(self) -> None:
+        with self.troubles.going_on(What.RESTART):
+            async with self.serving.beside() as statuses:
+                self.spare()
+            self.status += statuses
 
 
 def _replace(path: Path, text: str) -> None:

@@ -1,5 +1,5 @@
 # Law of this file: clients are stock programs, set up as their users would; each tells from which
-# locations it was told to download, and what it was given is looked at when it says that all is well.
+# locations it was told to download, and what it got is looked at when it says that all is well.
 
 from __future__ import annotations
 
@@ -220,7 +220,6 @@ def git_kinds(
         environ: of git.
         base: a clone of ``live`` of before.
     """
-
     git = partial(Git, server=server, environ=environ)
     quiet = others[0]
     return [

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ class Sample:
 
     Attributes:
         at: seconds since the soak began.
-        memory: bytes of its own (anonymous ones). What it shares is left out: its share of a library
-            grows whenever a neighbour dies.
+        memory: bytes of its own (anonymous ones). What it shares is left out: its share of a
+            library grows whenever a neighbour dies.
         files: open descriptors.
     """
 
@@ -73,5 +72,5 @@ def read(pid: int, at: float) -> Sample | None:
     with suppress(OSError, ValueError, StopIteration):
         rollup = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         memory = next(int(line.split()[1]) for line in rollup if line.startswith("Anonymous:"))
-        return Sample(at, memory << 10, len(os.listdir(f"/proc/{pid}/fd")))
+        return Sample(at, memory << 10, sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()))
     return None

@@ -27,12 +27,14 @@ class Ran:
 
     Attributes:
         status: its exit status; :data:`HUNG` if it was ended.
+        out: what it said on its standard output.
         said: on both of its outputs.
         began: seconds of :func:`time.time`.
         ended: likewise.
     """
 
     status: int
+    out: str
     said: str
     began: float
     ended: float
@@ -58,13 +60,13 @@ async def run(
         env=environ,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
-    hung = False
+    hung, out, said = False, b"", b""
     try:
         async with asyncio.timeout(seconds):
-            said, _ = await process.communicate(stdin)
+            out, said = await process.communicate(stdin)
     except TimeoutError:
         hung = True
         said = f"it did not end within {seconds:.0f} s".encode()
@@ -73,13 +75,14 @@ async def run(
             end_session(process.pid)
             await process.wait()
     status = HUNG if hung else process.returncode or 0
-    return Ran(status, said.decode(errors="replace"), began, time.time())
+    texts = (each.decode(errors="replace") for each in (out, out + said))
+    return Ran(status, *texts, began, time.time())
 
 
 async def told(
     arguments: Sequence[str | Path], where: Path, environ: Mapping[str, str], stdin: bytes = b""
 ) -> str:
-    """What a program said that must end well.
+    """What a program that must end well said on its standard output.
 
     Raises:
         ProgramFailed: it did not.
@@ -87,7 +90,7 @@ async def told(
     ran = await run(arguments, where, environ, stdin=stdin)
     if ran.status:
         raise ProgramFailed(f"{' '.join(map(str, arguments))}: {ran.said.strip()[-600:]}")
-    return ran.said
+    return ran.out
 
 
 def end_session(leader: int) -> None:

@@ -79,7 +79,7 @@ class Result:
     left_over: int
     abandoned: int
     incoming: int
-    work_files: int
+    work_files: list[str]
     statuses: tuple[int, ...]
     errors: list[str]
 
@@ -99,7 +99,7 @@ class Result:
         left_over: int,
         abandoned: int,
         incoming: int,
-        work_files: int,
+        work_files: list[str],
         errors: list[str],
     ) -> Self:
         """Count; arguments are as the attributes of that name."""
@@ -145,7 +145,7 @@ class Result:
             Goal("descriptors of a worker that is idle", self.idle_files, IDLE_FILES),
             Goal("processes that nobody waited for, or that outlived the server",
                  self.zombies + self.left_over, 0),
-            Goal("temporary files after the server had stopped", self.work_files, 0),
+            Goal("temporary files after the server had stopped", len(self.work_files), 0),
             Goal("files in incoming/ after a start an hour later", self.incoming, 0),
             Goal("servers that did not end well when told to", sum(map(bool, self.statuses)), 0),
             Goal("tracebacks and errors in the server's log", len(self.errors), 0),
@@ -182,6 +182,10 @@ def show(result: Result, console: Console) -> None:
     for each in result.failures:
         if not each.cause.is_excused or (each.again and each.cause.is_of_target):
             console.print(f"{each.kind}: {each.cause.value}: {each.said.strip()}", markup=False)
-    for line in (*result.wrong[:_SHOWN], *result.errors[:_SHOWN]):
+    for line in (
+        *result.wrong[:_SHOWN],
+        *result.errors[:_SHOWN],
+        *(f"left: {name}" for name in result.work_files[:_SHOWN]),
+    ):
         console.print(line, markup=False)
     Report(goals=result.goals()).draw(console)

@@ -1,5 +1,5 @@
-# Law of this file: a soak runs on real servers, each a program of its own on a free port of loopback,
-# and on repositories that are generated; all of it is gone when its `with` block ends.
+# Law of this file: a soak runs on real servers, each a program of its own on a free port of
+# loopback, and on repositories that are generated; all is gone when its `with` block ends.
 
 from __future__ import annotations
 

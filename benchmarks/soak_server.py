@@ -1,5 +1,5 @@
-# Law of this file: the server of a soak is the real program with its workers, at one port for all of
-# it; killed, told to read its settings again, and replaced as operators would.
+# Law of this file: the server of a soak is the real program with its workers, at one port for all
+# of it; killed, told to read its settings again, and replaced as operators would.
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,9 @@ from benchmarks.soak_programs import end_session
 WORKERS: Final = 3
 
 _START_SECONDS: Final = 60.0
+
+# What the parent says of a worker that was killed, as it should.
+_KILLED: Final = f"ended with exit code {-signal.SIGKILL}; starting it again"
 
 
 @dataclass(slots=True)
@@ -158,13 +161,18 @@ class Serving:
         assert self._process is not None  # noqa: S101 - after start
         return await _stopped(self._process)
 
-    async def replace(self) -> int:
-        """Start another one beside it, and stop the first; the exit status of that."""
-        before = self._process
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[list[int]]:
+        """Start another one beside it, and stop the first when the block is over.
+
+        What the block gets has the exit status of the first then.
+        """
+        before, statuses = self._process, list[int]()
         assert before is not None  # noqa: S101 - after start
         self.restarts += 1
         await self.start()
-        return await _stopped(before)
+        yield statuses
+        statuses.append(await _stopped(before))
 
     def reload(self) -> None:
         """Have it read its settings again."""
@@ -199,7 +207,11 @@ class Serving:
             for log in sorted(self.here.glob("log-*"))
             for line in log.read_text(errors="replace").splitlines()
         )
-        return [line for line in lines if '"level": "error"' in line or "Traceback" in line]
+        return [
+            line
+            for line in lines
+            if ('"level": "error"' in line or "Traceback" in line) and _KILLED not in line
+        ]
 
 
 async def _stopped(process: asyncio.subprocess.Process) -> int:
