@@ -202,7 +202,12 @@ def _age(directory: Path) -> int:
 
 
 def _files(directory: Path) -> list[str]:
-    return [str(each.relative_to(directory)) for each in directory.rglob("*") if each.is_file()]
+    """Locks, which are there for good, are none of them."""
+    return [
+        str(each.relative_to(directory))
+        for each in directory.rglob("*")
+        if each.is_file() and each.suffix != ".lock"
+    ]
 
 
 if __name__ == "__main__":

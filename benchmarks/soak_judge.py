@@ -27,7 +27,7 @@ _BROKEN: Final = re.compile(
 )
 
 
-class Cause(enum.Enum):
+class Cause(enum.StrEnum):
     """Why a client failed."""
 
     KILLED = "the worker that answered it was killed"

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.soak_judge import Cause, Failure, Tally
-from benchmarks.soak_memory import MEBIBYTE, Samples
+from benchmarks.soak_memory import MEBIBYTE, Sample, Samples
 from benchmarks.soak_troubles import What
 from benchmarks.table import Goal, Report, short
 
@@ -56,6 +56,7 @@ class Result:
         work_files: temporary files of the server after it had stopped.
         statuses: with which servers ended that were told to.
         errors: lines of the server's logs that tell of errors.
+        samples: of the spared worker.
     """
 
     length: float
@@ -82,6 +83,7 @@ class Result:
     work_files: list[str]
     statuses: tuple[int, ...]
     errors: list[str]
+    samples: list[Sample]
 
     @classmethod
     def of(
@@ -130,6 +132,7 @@ class Result:
             work_files=work_files,
             statuses=statuses,
             errors=errors,
+            samples=seen,
         )
 
     def goals(self) -> list[Goal]:
