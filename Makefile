@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench fuzz clean
+.PHONY: demo test lint bench soak fuzz clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
@@ -34,6 +34,11 @@ lint: .venv/installed
 
 bench: .venv/installed .venv/hg/installed
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+# Real clients for some minutes while all that can go wrong does: docs/benchmarks.md.
+MINUTES ?= 10
+soak: .venv/installed .venv/hg/installed
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 # Looks for bytes that a parser cannot stand: tests/fuzz/README.md.
 SECONDS ?= 60

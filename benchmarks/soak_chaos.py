@@ -30,9 +30,6 @@ _GROW: Final = 20.0
 # How long a fault lasts, at least and at most: some end before any probe sees them.
 _LASTS: Final = (3.0, 25.0)
 
-# When the server is replaced, by the length of the soak; the second half is for what grows.
-_RESTARTS: Final = (0.15, 0.4)
-
 # Of a soak that is shorter all is shorter.
 _LONG: Final = 120.0
 
@@ -55,6 +52,7 @@ class Chaos:
         troubles: told of all.
         chance: decides.
         length: of the soak, in seconds.
+        restarts: when the server is replaced, by that length.
         spared: the worker that is not killed.
         status: exit statuses of servers that were replaced.
     """
@@ -70,6 +68,7 @@ class Chaos:
     troubles: Troubles
     chance: random.Random
     length: float
+    restarts: tuple[float, ...]
     spared: int = 0
     status: list[int] = field(default_factory=list)
     _portion: int = 0
@@ -151,7 +150,7 @@ class Chaos:
 
     async def _restarts(self, until: float) -> None:
         began = until - self.length
-        for share in _RESTARTS:
+        for share in self.restarts:
             await asyncio.sleep(max(0.0, began + share * self.length - time.time()))
             # Nobody would replace a server while its store is away: a new one would not begin.
             async with self._store_lives:

@@ -23,7 +23,7 @@ from benchmarks.soak_clients import Kind, git_kinds, hg_kinds
 from benchmarks.soak_origin import Author, GitOrigin, HgOrigin
 from benchmarks.soak_programs import ProgramFailed, run, told
 from benchmarks.soak_proxy import Proxy
-from benchmarks.soak_server import WORKERS, Serving, bucket_server, file_server
+from benchmarks.soak_server import Serving, bucket_server, file_server
 from benchmarks.soak_troubles import Troubles, What
 
 _BUCKET: Final = "packs"
@@ -98,11 +98,15 @@ class Effort:
         commits: of the git repository that is pushed to.
         changesets: of the Mercurial repository.
         mercurials: versions of clients.
+        workers: of the server.
+        restarts: when it is replaced, by the length of the soak; the second half is for what grows.
     """
 
     commits: int = 400
     changesets: int = 200
     mercurials: tuple[str, ...] = ("5.9.3", "6.9.5", "7.2.4")
+    workers: int = 3
+    restarts: tuple[float, ...] = (0.15, 0.4)
 
 
 @dataclass(slots=True)
@@ -160,7 +164,7 @@ async def scene(
         await files.start(files_port)
         serving = Serving(work / "offramp.toml", work / "serve", own, free_port())
         template = _SETTINGS.format(
-            root=root, data=data, port=serving.port, workers=WORKERS, copies=copies,
+            root=root, data=data, port=serving.port, workers=effort.workers, copies=copies,
             hg=hg_servers.executable(hg_servers.READS), bucket=_BUCKET, store=store.url,
             key=_KEYS[0], secret=_KEYS[1], target=bucket.url,
             files=f"http://127.0.0.1:{files_port}",
@@ -173,7 +177,7 @@ async def scene(
         grown = HgOrigin(hg, work / "hg-author", hg_servers.mercurial(work / "home", "7.2.4"))
         chaos = Chaos(
             serving, template, store, bucket, files, files_port, author, grown, troubles, chance,
-            length,
+            length, effort.restarts,
         )  # fmt: skip
         serving.config.write_text(chaos.settings())
         stack.callback(serving.left_over)

@@ -16,8 +16,6 @@ from typing import Final
 from benchmarks.servers import OFFRAMP, CannotStart, nginx, nginx_config
 from benchmarks.soak_programs import end_session
 
-WORKERS: Final = 3
-
 _START_SECONDS: Final = 60.0
 
 # What the parent says of a worker that was killed, as it should.
