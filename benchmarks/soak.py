@@ -203,11 +203,11 @@ def _age(directory: Path) -> int:
 
 
 def _files(directory: Path) -> list[str]:
-    """Locks, which are there for good, are none of them."""
+    """Without locks, which are there for good, and links, by which programs write to a pipe."""
     return [
         str(each.relative_to(directory))
         for each in directory.rglob("*")
-        if each.is_file() and each.suffix != ".lock"
+        if each.is_file() and not each.is_symlink() and each.suffix != ".lock"
     ]
 
 

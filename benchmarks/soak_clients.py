@@ -170,11 +170,16 @@ class Update(Git):
 class Mercurial:
     """An hg client.
 
+    It cannot be had to say as whom it comes, so that all of them come from one address. Of each
+    version there is one at a time: of two side by side that ask the same nobody could say, when one
+    asks again, that it is not the other.
+
     Attributes:
         name: of its kind.
         server: base URL.
         origin: what it asks for.
         hg: the program.
+        turn: of those of this version.
         base: a clone of before into which it pulls; None: it clones.
     """
 
@@ -182,10 +187,11 @@ class Mercurial:
     server: str
     origin: HgOrigin
     hg: Hg
+    turn: asyncio.Lock
     base: Path | None = None
 
     async def attempt(self, here: Path, machine: int) -> Try:
-        """See :class:`Kind`; hg cannot say as whom it comes, so it is one machine."""
+        """See :class:`Kind`."""
         del machine
         url = f"{self.server}/{self.origin.name}"
         if self.base is None:
@@ -193,7 +199,8 @@ class Mercurial:
         else:
             await asyncio.to_thread(shutil.copytree, self.base, here / "clone")
             words = ("-R", "clone", "pull", url)
-        ran = await run((*self.hg.program, *words), here, self.hg.environ)
+        async with self.turn:
+            ran = await run((*self.hg.program, *words), here, self.hg.environ)
         named = tuple(
             Told(urlsplit(url).port or 80, ran.began) for url in _APPLYING.findall(ran.said)
         )
@@ -257,8 +264,9 @@ def hg_kinds(server: str, origin: HgOrigin, programs: Mapping[str, Hg], base: Pa
     """A clone and a pull by each Mercurial of ``programs``, which are named by their versions."""
     kinds: list[Kind] = []
     for version, hg in programs.items():
-        kinds.append(Mercurial(f"hg {version} clone", server, origin, hg))
-        kinds.append(Mercurial(f"hg {version} pull", server, origin, hg, base))
+        turn = asyncio.Lock()
+        kinds.append(Mercurial(f"hg {version} clone", server, origin, hg, turn))
+        kinds.append(Mercurial(f"hg {version} pull", server, origin, hg, turn, base))
     return kinds
 
 

@@ -23,7 +23,8 @@ _BROKEN: Final = re.compile(
     r"|Empty reply|transfer closed|[Rr]ecv failure|[Ss]end failure|Connection refused"
     r"|stream ended unexpectedly|connection ended unexpectedly|BadStatusLine|IncompleteRead"
     r"|premature EOF|response expected|Remote end closed|Broken pipe|error in the HTTP2 framing"
-    r"|HTTP request error|invalid index-pack output|error: 104|unable to access"
+    r"|HTTP request error|bad HTTP status line|invalid index-pack output"
+    r"|error: 104|unable to access"
 )
 
 
@@ -59,12 +60,16 @@ class Failure:
         cause: why.
         again: it was a second try, or a later one.
         said: by the client.
+        began: when it did, seconds of :func:`time.time`.
+        ended: likewise.
     """
 
     kind: str
     cause: Cause
     again: bool
     said: str
+    began: float
+    ended: float
 
 
 @dataclass(slots=True)
@@ -100,7 +105,9 @@ class Tally:
             self.rescued += again
             return False
         cause = self._cause(tried)
-        self.failures.append(Failure(tried.kind, cause, again, tried.ran.said[-600:]))
+        ran = tried.ran
+        failure = Failure(tried.kind, cause, again, ran.said[-600:], ran.began, ran.ended)
+        self.failures.append(failure)
         return cause.is_excused or not again
 
     def count(self, cause: Cause, *, again: bool = False) -> int:

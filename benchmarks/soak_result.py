@@ -10,7 +10,7 @@ from rich.table import Table
 
 from benchmarks.soak_judge import Cause, Failure, Tally
 from benchmarks.soak_memory import MEBIBYTE, Sample, Samples
-from benchmarks.soak_troubles import What
+from benchmarks.soak_troubles import Trouble, What
 from benchmarks.table import Goal, Report, short
 
 # A worker that is asked 10 times a second and loses 1 KiB with each request grows by 0.6 MiB a
@@ -46,6 +46,7 @@ class Result:
         wrong: results that were wrong.
         closing: clients that did not come through when all was over.
         troubles: what was done, by kind.
+        done: the same, one by one.
         pushes_lost: pushes that had to be sent again.
         age: seconds for which the spared worker was seen.
         memory: MiB of its own that it had at last.
@@ -73,6 +74,7 @@ class Result:
     wrong: list[str]
     closing: int
     troubles: dict[str, int]
+    done: list[Trouble]
     pushes_lost: int
     age: float
     memory: float
@@ -122,6 +124,7 @@ class Result:
             wrong=tally.wrong,
             closing=closing,
             troubles={each.value: tally.troubles.count(each) for each in What},
+            done=tally.troubles.done,
             pushes_lost=pushes_lost,
             age=seen[-1].at - seen[0].at if seen else 0.0,
             memory=last[0].memory / MEBIBYTE if last else 0.0,

@@ -106,7 +106,7 @@ class Effort:
     changesets: int = 200
     mercurials: tuple[str, ...] = ("5.9.3", "6.9.5", "7.2.4")
     workers: int = 3
-    restarts: tuple[float, ...] = (0.15, 0.4)
+    restarts: tuple[float, ...] = (0.05, 0.15)
 
 
 @dataclass(slots=True)

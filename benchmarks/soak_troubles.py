@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from math import inf
 
 
-class What(enum.Enum):
+class What(enum.StrEnum):
     """What was done to the server and to what it leans on."""
 
     KILL = "a worker killed"
