@@ -148,8 +148,8 @@ async def _closing(made: Scene, tally: Tally, work: Path, seed: int) -> int:
     """Each kind once more, which nothing excuses now; how many did not come through."""
     before = len(tally.failures) + len(tally.wrong)
 
-    def once(tried: Try, again: bool) -> bool:
-        tally.judge(tried, again)
+    def once(tried: Try, before: Try | None) -> bool:
+        tally.judge(tried, before)
         return False
 
     seat = Seat([], work / "closing", random.Random(seed), once)

@@ -30,6 +30,9 @@ _GROW: Final = 20.0
 # How long a fault lasts, at least and at most: some end before any probe sees them.
 _LASTS: Final = (3.0, 25.0)
 
+# How often it is looked whether a killed worker has gone.
+_GOES: Final = 0.01
+
 # Of a soak that is shorter all is shorter.
 _LONG: Final = 120.0
 
@@ -118,9 +121,11 @@ class Chaos:
         victims = [pid for pid in self.serving.workers() if pid != self.spared]
         if victims:
             victim = self.chance.choice(victims)
-            self.troubles.note(What.KILL, str(victim))
-            with suppress(ProcessLookupError):
+            # Until it has gone its kernel still takes connections, which end with it.
+            with self.troubles.going_on(What.KILL, str(victim)), suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
+                while victim in self.serving.workers():  # noqa: ASYNC110 - no child of ours
+                    await asyncio.sleep(_GOES)
 
     async def _store_fails(self) -> None:
         fault = self.chance.choice(tuple(Fault))

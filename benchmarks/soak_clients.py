@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -74,6 +75,11 @@ class Kind(Protocol):
         """For people."""
         ...
 
+    @property
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Held by one who runs."""
+        ...
+
     async def attempt(self, here: Path, machine: int) -> Try:
         """Run it once, in an empty directory, as one of the machines of a fleet."""
         ...
@@ -102,6 +108,11 @@ class Git:
     options: tuple[str, ...] = ()
     shape: Shape = FULL
     bundles: bool = False
+
+    @property
+    def turn(self) -> AbstractAsyncContextManager[object]:
+        """Nobody waits for another."""
+        return nullcontext()
 
     @property
     def url(self) -> str:
@@ -199,8 +210,7 @@ class Mercurial:
         else:
             await asyncio.to_thread(shutil.copytree, self.base, here / "clone")
             words = ("-R", "clone", "pull", url)
-        async with self.turn:
-            ran = await run((*self.hg.program, *words), here, self.hg.environ)
+        ran = await run((*self.hg.program, *words), here, self.hg.environ)
         named = tuple(
             Told(urlsplit(url).port or 80, ran.began) for url in _APPLYING.findall(ran.said)
         )
@@ -270,8 +280,8 @@ def hg_kinds(server: str, origin: HgOrigin, programs: Mapping[str, Hg], base: Pa
     return kinds
 
 
-Judge = Callable[[Try, bool], bool]
-"""Told of a try, and whether it is a second one; says whether it is to be tried again."""
+Judge = Callable[[Try, Try | None], bool]
+"""Told of a try, and of the one before if that failed; says whether it is to be tried again."""
 
 
 @dataclass(slots=True)
@@ -302,14 +312,15 @@ class Seat:
     async def one(self, kind: Kind) -> None:
         """Run a client of one kind, and again as long as the judge says so."""
         machine = self.chance.randrange(_MACHINES)
-        again = False
-        while await self._attempt(kind, machine, again=again):
-            again = True
+        before = None
+        async with kind.turn:
+            while self.judge(tried := await self._attempt(kind, machine), before):
+                before = tried
 
-    async def _attempt(self, kind: Kind, machine: int, *, again: bool) -> bool:
+    async def _attempt(self, kind: Kind, machine: int) -> Try:
         self._number += 1
         here = self.here / str(self._number)
         here.mkdir(parents=True)
         tried = await kind.attempt(here, machine)
         await asyncio.to_thread(shutil.rmtree, here, ignore_errors=True)
-        return self.judge(tried, again)
+        return tried

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final
 
-from benchmarks.soak_clients import Told, Try
+from benchmarks.soak_clients import Try
 from benchmarks.soak_programs import HUNG
 from benchmarks.soak_troubles import Trouble, Troubles, What
 
@@ -45,11 +45,6 @@ class Cause(enum.StrEnum):
         """Stock git, with its content at a CDN, would have failed as well."""
         return self not in {Cause.DEAD, Cause.HUNG, Cause.NONE}
 
-    @property
-    def is_of_target(self) -> bool:
-        """It happened at a target; who tries again must not meet it again."""
-        return self in {Cause.CUT_OFF, Cause.DECEIVED, Cause.JUST_DIED, Cause.DEAD}
-
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -59,6 +54,7 @@ class Failure:
         kind: of the client.
         cause: why.
         again: it was a second try, or a later one.
+        same: it failed by the same fault of the same target as the try before.
         said: by the client.
         began: when it did, seconds of :func:`time.time`.
         ended: likewise.
@@ -67,6 +63,7 @@ class Failure:
     kind: str
     cause: Cause
     again: bool
+    same: bool
     said: str
     began: float
     ended: float
@@ -94,8 +91,12 @@ class Tally:
     wrong: list[str] = field(default_factory=list)
     rescued: int = 0
 
-    def judge(self, tried: Try, again: bool) -> bool:
-        """Count it; whether it is to be tried again. What fails twice for no reason is left."""
+    def judge(self, tried: Try, before: Try | None = None) -> bool:
+        """Count it; whether it is to be tried again. What fails twice for no reason is left.
+
+        ``before``: the try that failed, if this is a second one.
+        """
+        again = before is not None
         self.runs[tried.kind] += 1
         self.redirected[tried.kind] += bool(tried.told)
         if tried.wrong:
@@ -106,8 +107,10 @@ class Tally:
             return False
         cause = self._cause(tried)
         ran = tried.ran
-        failure = Failure(tried.kind, cause, again, ran.said[-600:], ran.began, ran.ended)
-        self.failures.append(failure)
+        fault = self._fault(tried)
+        same = before is not None and fault is not None and fault is self._fault(before)
+        said = ran.said[-600:]
+        self.failures.append(Failure(tried.kind, cause, again, same, said, ran.began, ran.ended))
         return cause.is_excused or not again
 
     def count(self, cause: Cause, *, again: bool = False) -> int:
@@ -121,19 +124,25 @@ class Tally:
         if tried.old and "not our ref" in ran.said:
             forced = self.troubles.between(What.FORCED, ran.began, ran.ended)
             return Cause.MOVED if forced else Cause.NONE
-        by_target = [cause for each in tried.told if (cause := self._of_target(each, ran.ended))]
-        if by_target:
-            return by_target[0]
+        met = self._met(tried)
+        if met is not None:
+            return _of_fault(*met)
         if self.troubles.between(What.KILL, ran.began, ran.ended) and _BROKEN.search(ran.said):
             return Cause.KILLED
         return Cause.NONE
 
-    def _of_target(self, named: Told, ended: float) -> Cause | None:
-        what = self.targets.get(named.port)
-        if what is None:
-            return None
-        faults = self.troubles.between(what, named.when, ended)
-        return _of_fault(faults[0], named.when) if faults else None
+    def _fault(self, tried: Try) -> Trouble | None:
+        met = self._met(tried)
+        return None if met is None else met[0]
+
+    def _met(self, tried: Try) -> tuple[Trouble, float] | None:
+        """The fault of a target to which it was sent, and when that was; None: there was none."""
+        for named in tried.told:
+            what = self.targets.get(named.port)
+            if what is not None:
+                for fault in self.troubles.between(what, named.when, tried.ran.ended):
+                    return fault, named.when
+        return None
 
 
 def _of_fault(fault: Trouble, told: float) -> Cause:

@@ -127,9 +127,9 @@ class Proxy:
             if await _pass_on(there, writer, most):
                 reset(writer)
         finally:
+            to.close()
             asks.cancel()
             await asyncio.gather(asks, return_exceptions=True)
-            to.close()
 
 
 async def _pass_on(

@@ -41,7 +41,7 @@ class Result:
         failures: all of them.
         first: failed first tries, by cause.
         later: failed later tries, by cause.
-        twice: later tries that failed at a target again.
+        twice: later tries that failed by the same fault of a target again.
         rescued: later tries that came through.
         wrong: results that were wrong.
         closing: clients that did not come through when all was over.
@@ -119,7 +119,7 @@ class Result:
             failures=tally.failures,
             first={each.value: tally.count(each) for each in Cause},
             later={each.value: tally.count(each, again=True) for each in Cause},
-            twice=sum(each.again and each.cause.is_of_target for each in tally.failures),
+            twice=sum(each.same for each in tally.failures),
             rescued=tally.rescued,
             wrong=tally.wrong,
             closing=closing,
@@ -150,7 +150,7 @@ class Result:
         ]
         return [
             Goal("clients that failed without an excuse", len(inexcusable), 0),
-            Goal("clients that failed at a target, and again at once", self.twice, 0),
+            Goal("clients that failed at a target, and by the same fault again", self.twice, 0),
             Goal("wrong repositories", len(self.wrong), 0),
             Goal("clients that failed when all was over", self.closing, 0),
             *(growth if self.length >= _WARM else ()),
@@ -192,7 +192,7 @@ def show(result: Result, console: Console) -> None:
         f"the oldest worker was seen for {result.age:.0f} s and had {short(result.memory)} MiB"
     )
     for each in result.failures:
-        if not each.cause.is_excused or (each.again and each.cause.is_of_target):
+        if not each.cause.is_excused or each.same:
             console.print(f"{each.kind}: {each.cause.value}: {each.said.strip()}", markup=False)
     for line in (
         *result.wrong[:_SHOWN],

@@ -72,18 +72,27 @@ def dead(began: float, *, unseen: bool = False) -> Trouble:
 def test_excuses(done: list[Trouble], client: Try, cause: Cause) -> None:
     """Only what was done to this client, while it ran, explains its failure."""
     tally = Tally(Troubles(done), {PORT: What.FILES})
-    assert tally.judge(client, False) is True
+    assert tally.judge(client)
     assert [failure.cause for failure in tally.failures] == [cause]
 
 
 def test_second_tries() -> None:
     """One that comes through is counted; who fails for no reason again is left alone."""
     tally = Tally(Troubles([KILL]), {})
-    assert tally.judge(tried(), False)
-    assert not tally.judge(tried(status=0), True)
+    assert tally.judge(tried())
+    assert not tally.judge(tried(status=0), tried())
     assert tally.rescued == 1
-    assert not tally.judge(tried("fatal: bad object"), True)
+    assert not tally.judge(tried("fatal: bad object"), tried())
     assert tally.count(Cause.NONE, again=True) == 1
+
+
+def test_the_same_fault_twice() -> None:
+    """Who tries again and meets another fault is not who was sent to the same dead one again."""
+    tally = Tally(Troubles([dead(90.0), dead(300.0)]), {PORT: What.FILES})
+    tally.judge(tried(at=105.0), tried(at=101.0))
+    later = Try("client", Ran(128, "", BROKEN, 299.0, 305.0), (Told(PORT, 299.5),))
+    tally.judge(later, tried(at=101.0))
+    assert [failure.same for failure in tally.failures] == [True, False]
 
 
 def test_what_a_ref_could_have_been() -> None:
