@@ -163,7 +163,7 @@ async def _result(
 ) -> Result:
     samples, began = sampled
     serving, chaos = made.serving, made.chaos
-    await asyncio.sleep(_SETTLES)
+    await asyncio.sleep(min(_SETTLES, length / 4))
     workers, spared = serving.workers(), chaos.spared
     quiet = Samples()
     quiet.take(workers, time.time() - began)
