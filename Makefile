@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench fuzz clean
+.PHONY: demo test lint docs bench soak fuzz clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { \
@@ -39,6 +39,11 @@ docs: .venv/installed
 
 bench: .venv/installed .venv/hg/installed
 	$(BIN)/python -m benchmarks.compare $(ARGS)
+
+# Real clients for some minutes while all that can go wrong does: docs/benchmarks.md.
+MINUTES ?= 10
+soak: .venv/installed .venv/hg/installed
+	$(BIN)/python -m benchmarks.soak --minutes $(MINUTES) $(ARGS)
 
 # Looks for bytes that a parser cannot stand: tests/fuzz/README.md.
 SECONDS ?= 60

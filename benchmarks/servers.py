@@ -159,13 +159,13 @@ def stock(root: Path, here: Path, *, log: Path | None = None) -> Iterator[Server
         program.write_text(text)
         program.chmod(0o755)
     inside = _BACKEND.format(here=here, root=root, program=program)
-    config, url = _nginx_config(here, inside, log)
+    config, url = nginx_config(here, inside, log)
     cgi = ("fcgiwrap", "-c", "4", "-s", f"unix:{here}/cgi.sock")
     with ExitStack() as stack:
         stack.callback(counting.close)
         first = stack.enter_context(running(cgi, here, counting))
         _wait((here / "cgi.sock").exists, first, here)
-        second = stack.enter_context(running(_nginx(config), here, counting))
+        second = stack.enter_context(running(nginx(config), here, counting))
         _wait(lambda: _answers(url), second, here)
         yield Server(url, counting, (first.pid, second.pid))
 
@@ -188,10 +188,10 @@ def static(
     """
     here.mkdir(parents=True)
     counting = meter(here, "static")
-    config, url = _nginx_config(here, f"root {root}; default_type {media_type};", log)
+    config, url = nginx_config(here, f"root {root}; default_type {media_type};", log)
     with ExitStack() as stack:
         stack.callback(counting.close)
-        process = stack.enter_context(running(_nginx(config), here, counting))
+        process = stack.enter_context(running(nginx(config), here, counting))
         _wait(lambda: _answers(url), process, here)
         yield Server(url, counting, (process.pid,))
 
@@ -262,7 +262,14 @@ def configure(path: Path, store_url: str, more: str = "") -> Path:
     return path
 
 
-def _nginx_config(here: Path, inside: str, log: Path | None = None) -> tuple[Path, str]:
+def nginx_config(here: Path, inside: str, log: Path | None = None) -> tuple[Path, str]:
+    """Write the settings of an nginx at a free port; where they are, and its base URL.
+
+    Args:
+        here: for its files.
+        inside: of its only server.
+        log: each request becomes a line of it.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -273,7 +280,8 @@ def _nginx_config(here: Path, inside: str, log: Path | None = None) -> tuple[Pat
     return path, f"http://127.0.0.1:{port}"
 
 
-def _nginx(config: Path) -> tuple[str, ...]:
+def nginx(config: Path) -> tuple[str, ...]:
+    """How an nginx with these settings is started."""
     return (
         "nginx",
         "-p",
@@ -312,13 +320,14 @@ def running(
             process.kill()
             process.wait()
         # What it started is in its session; fcgiwrap's children outlive their parent.
-        for pid in _session(process.pid):
+        for pid in session_of(process.pid):
             os.kill(pid, signal.SIGKILL)
         if process.stdout is not None:
             process.stdout.close()
 
 
-def _session(leader: int) -> list[int]:
+def session_of(leader: int) -> list[int]:
+    """The processes of a session; its leader may have ended."""
     found = []
     for entry in Path("/proc").iterdir():
         try:

@@ -119,11 +119,22 @@ class Runtime:
 
     @classmethod
     async def open(
-        cls, settings: Settings, access: AccessLog, metrics: Metrics, *, index: bool
+        cls,
+        settings: Settings,
+        access: AccessLog,
+        metrics: Metrics,
+        *,
+        index: bool,
+        insist: bool = True,
     ) -> Self:
         """Open the store and the cache, and start what runs in the background.
 
-        ``index``: this process is the one that indexes.
+        Args:
+            settings: of this process.
+            access: its log.
+            metrics: its figures.
+            index: this process is the one that indexes.
+            insist: the store must answer now.
 
         Raises:
             OSError: the data directory cannot be used.
@@ -137,7 +148,8 @@ class Runtime:
         try:
             # A store that does not answer later only makes clones go inline. At the start it is
             # a mistake in the settings, and whoever starts the server is there to mend it.
-            await store.stat(PROBE_ENTITY.digest)
+            if insist:
+                await store.stat(PROBE_ENTITY.digest)
             targets = await build_targets(settings, stores, keys)
         except BaseException:
             await stores.close()

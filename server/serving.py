@@ -158,7 +158,10 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             "%d open files fewer are allowed than limits.connections may need; see offramp doctor",
             missing,
         )
-    runtime = await Runtime.open(settings, access, Metrics(), index=index)
+    # The parent has seen that the store answers. A worker that is started again while that is away
+    # must come up all the same: everything goes inline then.
+    insist = parent is None
+    runtime = await Runtime.open(settings, access, Metrics(), index=index, insist=insist)
 
     async def adopt(new: Settings) -> None:
         await runtime.adopt(new.model_copy(update=listens))

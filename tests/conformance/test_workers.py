@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conformance.clones import V2_HEADERS, accepting, declining, state, stock, v2_request
 from tests.conformance.faults import Wrapper
+from tests.conformance.places import endpoint, s3, s3_server, stop
 from tests.conformance.processes import Offramp
 from tests.conformance.repositories import Repository
 
@@ -86,3 +88,22 @@ async def test_a_worker_that_is_killed_is_replaced(
         assert len(server.workers()) == 2
     assert not server.workers() & first
     assert await server.stop() == 0
+
+
+async def test_a_worker_is_replaced_while_the_store_is_away(
+    offramp: Offramp, repository: Repository, tmp_path: Path
+) -> None:
+    """Whoever dies then comes up again, and clones come inline."""
+    with s3_server() as store:
+        settings = json.dumps(s3(endpoint(store), tmp_path))
+        environ = {"OFFRAMP_STORE": settings}
+        server = await offramp.serve(repository.root, "--workers", "2", environ=environ)
+        stop(store)
+        first = server.workers()
+        for victim in first:
+            os.kill(victim, signal.SIGKILL)
+        async with asyncio.timeout(60):
+            while len(server.workers() - first) < 2 or server.listening() < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+        await accepting(tmp_path)("clone", repository.url(server.url), "clone")
+        assert await server.stop() == 0

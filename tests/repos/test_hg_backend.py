@@ -117,6 +117,14 @@ async def test_repositories(tmp_path: Path, seed: Seed, version: str) -> None:
     assert list((root / "data").iterdir()) == []
 
 
+async def test_questions_right_after_the_start(tmp_path: Path, seed: Seed, start: Start) -> None:
+    """All that come together are answered, whatever of hg is being loaded then."""
+    hg_dir = seed.sow(tmp_path / "one")
+    url = await start().url(hg_dir)
+    asked = (bundle(url, heads=seed.tip, common=b"0" * 40, cg=b"1") for _ in range(8))
+    assert len(set(await asyncio.gather(*asked))) == 1
+
+
 async def test_a_repository_that_is_gone(tmp_path: Path, seed: Seed, start: Start) -> None:
     """It is not found; all others are answered from as before."""
     gone, stays = seed.sow(tmp_path / "gone"), seed.sow(tmp_path / "stays")
