@@ -106,6 +106,10 @@ def _highlights(settings: Settings) -> Iterator[tuple[str, str]]:
     for target in settings.effective_targets():
         of = f", of {target.store}" if settings.stores else ""
         yield "target", f"{_target(target)}{of}"
+    for mirror in settings.session_mirrors:
+        where = f" for {', '.join(mirror.regions)}" if mirror.regions else ""
+        kind = " (Offramp)" if mirror.offramp else ""
+        yield "mirror", f"{mirror.name} {mirror.url}{kind}{where}, of whole sessions"
     for region, networks in settings.regions.networks.items():
         yield "region", f"{region}: {', '.join(networks)}"
     for listed in settings.regions.lists:

@@ -82,7 +82,9 @@ def _options(*, root: bool) -> tuple[Callable[[_Command], _Command], ...]:
     # click shows them in the opposite order.
     options = (
         click.option(
-            "--listen", metavar="HOST:PORT", help="Where to listen; port 0 takes a free one."
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where the server listens; port 0 takes a free one.",
         ),
         click.option(
             "--data",

@@ -340,12 +340,12 @@ class Health:
         name, lasted = watched.target.name, now - before.since
         if not self._store_of(watched).is_down:
             self._tell(watched, state)
-        # That all is well from the beginning is no news, nor that a client asks twice; that clients
-        # are sent elsewhere is, and from when on they are not.
+        # That all is well from the beginning is no news; that a target is not named any more is
+        # what somebody should look at.
         level = logging.WARNING
         if watched.breaker.is_named and before.state is State.UNSEEN:
             level = logging.DEBUG
-        elif watched.breaker.is_named and before.is_named:
+        elif watched.breaker.is_named:
             level = logging.INFO
         _log.log(
             level,

@@ -142,8 +142,8 @@ def look(settings: Settings, read: Read, *, quiet: bool = False) -> Change | Non
         return None
     if found.left and not quiet:
         _log.warning("changed, but only by a restart: %s", ", ".join(found.left))
-    if not found.taken and not quiet:
-        _log.info("the settings were read again, and nothing can change now")
+    if not found.taken and not found.left and not quiet:
+        _log.info("the settings were read again, and nothing in them is different")
     return found
 
 

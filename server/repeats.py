@@ -159,7 +159,7 @@ class Repeats(Generic[N]):
             if not found.is_believed:
                 continue
             _log.info(
-                "request %s: %s asks again what it was sent to target %s for, and gets it inline",
+                "request %s: %s asks again what it was sent to %s for, and is answered here",
                 request[EXCHANGE].request_id,
                 request[EXCHANGE].where.address,
                 target.name,

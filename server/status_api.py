@@ -27,8 +27,8 @@ from stores.base import StoreError
 EXPLAIN_ROUTE: Final = "/-/api/explain"
 
 _REFUSED: Final = (
-    "This is for access.operators, of whom this address is none, and at admin.listen for whoever"
-    " reaches it."
+    "This is for access.operators, and this address is none of them: list it there, or ask at"
+    " admin.listen."
 )
 
 _Told = Callable[[Runtime, web.Request], Awaitable[web.Response]]

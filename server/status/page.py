@@ -137,14 +137,15 @@ def _verdict(shares: Sequence[Share], saved: Sequence[Saved]) -> str:
     for share, spared in zip(shares[1:], saved, strict=True):
         if share.share is not None:
             what = (
-                f"In the {share.title}, clients were sent elsewhere for {percent(share.share)}"
+                f"In the {share.title}, clients were sent to targets for {percent(share.share)}"
                 f"\N{NARROW NO-BREAK SPACE}% of {size(share.redirected + share.inline)}"
             )
             if not spared.saved:
                 return f"{what}."
             runs = f"{count(spared.saved)} run{'s' if spared.saved > 1 else ''}"
             worth = f", about {duration(spared.saved_cpu)} of CPU" if spared.saved_cpu else ""
-            return f"{what}, and {runs} of a program were not needed{worth}."
+            needed = "were" if spared.saved > 1 else "was"
+            return f"{what}, and {runs} of a program {needed} not needed{worth}."
     return "No content was asked for in the last 7 days."
 
 
