@@ -257,7 +257,7 @@ def _draw_page(page: Page) -> None:
     targets = ", ".join(f"{name} {state}" for name, state in page.targets.items())
     click.echo(
         f"""
-The status page of the last server was at {page.url} while it ran (`offramp demo --keep` leaves all there). It showed
+The status page of the last server was at {page.url} while it ran. It showed
   offloaded   {share} of the bytes of content: {size(page.redirected)} elsewhere, \
 {size(page.inline)} from Offramp
   work saved  {page.answers - page.runs} of {page.answers} runs of git, about \

@@ -79,8 +79,6 @@ def _greet(settings: Settings, address: str) -> None:
     served = [str(root)] if root is not None else []
     served += [upstream.url for upstream in settings.upstreams]
     click.echo(f"Offramp serves {', '.join(served)} at {base}/")
-    if settings.admin.listen is None:
-        click.echo(f"  status page {base}/-/")
     protocols = uri_protocols(settings, base)
     setting = f"-c fetch.uriProtocols={protocols} " if protocols else ""
     for upstream in settings.upstreams:

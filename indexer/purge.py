@@ -513,7 +513,10 @@ class _Purge:
         if were_readable:
             await asyncio.sleep(self.settle)
         for digest in going:
-            # Not while it is being published; and what was published meanwhile is forgotten too.
+            # Whoever is publishing it may be at it for long, in another store.
+            await self.store.delete(digest)
+        for digest in going:
+            # And not while it is being published; what was published meanwhile is forgotten too.
             async with publications.lock(digest):
                 publications.forget(digest)
                 await asyncio.to_thread(partial(self.cache.entities.take_back, digest))

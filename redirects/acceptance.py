@@ -96,7 +96,7 @@ class Location:
 
 def spread_of(name: str) -> int:
     """64 bits that are the same for the same name, on every machine, and else as if by chance."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogateescape")).digest()[:8])
 
 
 def scheme(url: str) -> UriProtocol:

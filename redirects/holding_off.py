@@ -34,7 +34,7 @@ def held_off_key(network: str, session: tuple[str, str], mirror: str, *, secret:
 
     ``secret`` is that of :meth:`redirects.suspicion.Asker.of`.
     """
-    said = "\0".join((network, *session, mirror)).encode()
+    said = "\0".join((network, *session, mirror)).encode(errors="surrogateescape")
     return hashlib.blake2b(said, digest_size=16, key=secret, person=b"held off").digest()
 
 

@@ -28,6 +28,9 @@ from typing import Final, NamedTuple, Protocol
 
 from redirects.acceptance import spread_of
 
+# A header is any bytes; those that are no text come as surrogates.
+_AS_SENT: Final = "surrogateescape"
+
 # Clients of one address who are answered inline within a window, where no probe has failed.
 PER_ADDRESS: Final = 8
 
@@ -92,10 +95,9 @@ class Asker:
             secret: 16 to 64 bytes, without which nobody can tell whom a name is of; the same for
                 all who share a table.
         """
-        key = hashlib.blake2b(
-            "\0".join((address, *traits, question)).encode(), digest_size=16, key=secret
-        )
-        of_address = hashlib.blake2b(address.encode(), digest_size=16, key=secret)
+        said = "\0".join((address, *traits, question)).encode(errors=_AS_SENT)
+        key = hashlib.blake2b(said, digest_size=16, key=secret)
+        of_address = hashlib.blake2b(address.encode(errors=_AS_SENT), digest_size=16, key=secret)
         return cls(key.digest(), of_address.digest())
 
 

@@ -46,6 +46,7 @@ from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.wiring import build_store, build_stores, build_targets, signing_keys
 from stores.base import Store, StoreError, StoreUnavailable
+from stores.replica import seals
 
 _log = logging.getLogger("offramp.indexing")
 
@@ -250,7 +251,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 keep,
                 replicas=tuple(stores.replicas[name] for name in answering - {MAIN}),
                 away=tuple(away.values()),
-                permanent=frozenset((PROBE_ENTITY.digest,)),
+                permanent=await seals(store) | {PROBE_ENTITY.digest},
             )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
@@ -289,6 +290,9 @@ def _run(settings: Settings) -> None:
     configure(settings.log)
     with heard_by(Keeper(Troubles(settings.data / STATUS))):
         _report(asyncio.run(index_all(settings, Silent(), gc=True)))
+    # A thread that hangs in a store would be waited for without end, and no run come after this.
+    logging.shutdown()
+    os._exit(0)
 
 
 def _report(indexed: Indexed) -> None:

@@ -16,6 +16,7 @@ import os
 import secrets
 import shutil
 import stat
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -43,6 +44,9 @@ _T = TypeVar("_T")
 _STALE_AFTER: Final = 86400.0
 # Reads of a page cache and of one disk; more threads would only queue at the disk.
 _THREADS: Final = 16
+
+# Seconds for which the end of these threads is waited for.
+_CLOSE_SECONDS: Final = 5.0
 # Why a file cannot be linked though it can be copied: another file system, a file system without
 # links, a file with too many, or a kernel that forbids links to files of others.
 _NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP}
@@ -143,8 +147,21 @@ class DirectoryStore:
         return path if path.is_file() else None
 
     async def close(self) -> None:
-        """End the threads, when they have finished what they are at."""
-        await asyncio.to_thread(self._executor.shutdown)
+        """End the threads, when they have finished what they are at.
+
+        One that hangs, as on a mount whose server is gone, is waited for a few seconds and no more.
+        """
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def end() -> None:
+            self._executor.shutdown()
+            with suppress(RuntimeError):  # nobody waits any more
+                loop.call_soon_threadsafe(ended.set_result, None)
+
+        # One of the loop's own threads would be waited for at its end.
+        threading.Thread(target=end, daemon=True).start()
+        await asyncio.wait((ended,), timeout=_CLOSE_SECONDS)
 
     # --- on threads ---------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ import re
 import secrets
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -90,6 +91,24 @@ def seal(generation: str) -> tuple[Entity, bytes]:
     """The entity by which a replica shows its generation, and its content."""
     content = f"offramp store {generation}\n".encode()
     return Entity(hashlib.sha256(content).hexdigest(), len(content), "text/plain"), content
+
+
+async def seals(main: Store) -> frozenset[str]:
+    """Digests of the seals of all replicas of which the main store says what it expects.
+
+    Of others than those of the settings, too: a replica may have been named otherwise, and may be
+    so again.
+
+    Raises:
+        stores.base.StoreError: it does not answer.
+    """
+    found = set()
+    async for name in main.list_documents(PREFIX):
+        document = await main.read_document(name)
+        with suppress(ValueError):
+            if document is not None:
+                found.add(seal(parse(document).generation)[0].digest)
+    return frozenset(found)
 
 
 class Replica:

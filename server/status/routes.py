@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -70,6 +70,7 @@ class StatusRoutes:
         span, page = _span(request, "day"), _number(request, "page", 1, (1, 1_000_000))
         refresh = _number(request, "refresh", 0, _REFRESH)
         report = await self.status.report(span)
+        report = replace(report, shelf=self._shown(request, report.shelf))
         return web.Response(
             body=render(report, page=page, refresh=refresh),
             headers={**HEADERS, "Content-Type": "text/html; charset=utf-8"},
@@ -107,7 +108,7 @@ class StatusRoutes:
     async def _repositories(self, request: web.Request) -> Mapping[str, object]:
         """What is published, by repository."""
         page = _number(request, "page", 1, (1, 1_000_000))
-        shelf: Shelf | None = await self.status.shelves.look()
+        shelf = self._shown(request, await self.status.shelves.look())
         shown = part(shelf, page)
         return {
             "read": None if shelf is None else shelf.read,
@@ -117,6 +118,16 @@ class StatusRoutes:
             "total": shown.total,
             "repositories": shown.repositories,
         }
+
+    def _shown(self, request: web.Request, shelf: Shelf | None) -> Shelf | None:
+        """What is published, as far as this caller may know of it.
+
+        A store may hold what other servers have, and these may ask who reads.
+        """
+        if shelf is None or self.rules.sees_clients(request):
+            return shelf
+        here = tuple(each for each in shelf.repositories if each.kind != "elsewhere")
+        return replace(shelf, repositories=here)
 
     async def _errors(self, request: web.Request) -> Mapping[str, object]:
         """The last warnings and errors."""

@@ -161,6 +161,18 @@ async def test_other_workers_know_it_too(
         assert not await ask(session, other, repository)
 
 
+async def test_a_client_whose_name_is_no_text(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """It is redirected, known again and answered inline, as any other."""
+    client, sent = accepting(tmp_path).traced(), []
+    for number in range(2):
+        named = ("-c", "http.userAgent=git/\udce9", "clone", "-q")
+        said = await client(*named, repository.url(fleet.served.url), f"{number}")
+        sent.append(fleet.sent_to(said))
+    assert sent == [{"a"}, set()]
+
+
 async def test_a_table_that_cannot_be_used(fleet: Fleet, repository: Repository) -> None:
     """A disk that fails costs the second tries, and no answer."""
     table = fleet.served.runtime.sent_table

@@ -224,7 +224,12 @@ async def test_a_dead_cdn(
     """The page's questions are answered with which target it is, and that it is down."""
     cdn = {"type": "http", "name": "cdn", "base_url": f"http://127.0.0.1:{unused_tcp_port}"}
     health = {"interval": 0.2, "timeout": 0.1, "down_after": 1}
-    server = await serve(repository.root, targets=[cdn, {"type": "self"}], health=health)
+    server = await serve(
+        repository.root,
+        targets=[cdn, {"type": "self"}],
+        health=health,
+        access={"operators": ["127.0.0.1"]},
+    )
     lines = typed("curl")
     assert len(lines) == 2
     for line in lines:

@@ -252,3 +252,13 @@ def test_whatever_is_in_the_table(content: bytes) -> None:
     assert again(suspicions, asker(), 1.0, well) == ()
     suspicions.sent(asker(), ["one"], 1.0)
     assert again(suspicions, asker(), 2.0, ill) == (ONE,)
+
+
+def test_a_header_is_any_bytes() -> None:
+    """What a client says of itself need not be text, and is told apart all the same."""
+    one, other = (
+        Asker.of("192.0.2.7", (name,), "clone", secret=SECRET)
+        for name in ("git/\udce8", "git/\udce9")
+    )
+    assert one.address == other.address
+    assert one.key != other.key

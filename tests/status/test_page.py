@@ -91,7 +91,7 @@ def test_a_full_page() -> None:
     """Every section shows its figures."""
     said = words(render(FULL))
     for sentence in (
-        "In the last hour, clients were sent elsewhere for 95 % of 1000.0 MiB, and 96 runs of a",
+        "In the last hour, clients were sent to targets for 95 % of 1000.0 MiB, and 96 runs of a",
         "runs of a program were not needed, about 4.0 min of CPU.",
         "950.0 MiB elsewhere 50.0 MiB from here",
         "redirect 90 known, and named elsewhere",

@@ -156,6 +156,26 @@ async def test_only_operators(
         assert (status, body) == (403, f"{_REFUSED}\n")
 
 
+@pytest.mark.parametrize("operators", [(), ("127.0.0.1",)])
+async def test_what_other_servers_have(
+    serve: Serve, tmp_path: Path, operators: tuple[str, ...]
+) -> None:
+    """Of a store that is shared, operators alone are told what others serve; they may ask who."""
+    shared = {"type": "directory", "path": str(tmp_path / "store")}
+    repository(tmp_path / "theirs" / "secret.git", 1000)
+    theirs = await serve(tmp_path / "theirs", data=tmp_path / "1", store=shared)
+    await index_all(theirs.settings, Silent(), gc=False)
+    repository(tmp_path / "ours" / "open.git", 1000)
+    access = {"operators": operators}
+    served = await serve(tmp_path / "ours", data=tmp_path / "2", store=shared, access=access)
+    await index_all(served.settings, Silent(), gc=False)
+    found = await told(served, "repositories")
+    names = [each["name"] for each in found["repositories"]]
+    assert names == (["open.git", "secret.git"] if operators else ["open.git"])
+    _, page, _ = await get(served, "")
+    assert ("secret.git" in page) == bool(operators)
+
+
 async def test_private_repositories(serve: Serve, tmp_path: Path) -> None:
     """Where something is private, who is listed sees it, and else nobody, this machine neither."""
     access = {"auth": "token", "tokens": ({"sha256": "0" * 64, "repositories": ("*",)},)}

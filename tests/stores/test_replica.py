@@ -26,6 +26,7 @@ from stores.replica import (
     innermost,
     parse,
     seal,
+    seals,
 )
 
 MakeFile = Callable[[bytes], tuple[Entity, Path]]
@@ -65,6 +66,15 @@ async def test_the_first_use_seals_it(main: MemoryStore, inner: MemoryStore) -> 
     await later.check()
     assert await later.generation() == generation
     assert [stored async for stored in later.list()] == []
+
+
+async def test_seals_of_all_labels_are_known(main: MemoryStore, inner: MemoryStore) -> None:
+    """Whoever collects must not take the seal of another label for what nobody needs."""
+    main.documents[f"{PREFIX}odd"] = Document(b"no JSON", "1")
+    for label in ("office", "berlin"):
+        await Replica(label, inner, main).check()
+    assert await seals(main) == set(inner.entities)
+    assert len(inner.entities) == 2
 
 
 async def test_first_users_agree(main: MemoryStore, inner: MemoryStore) -> None:
