@@ -338,6 +338,7 @@ async def test_a_change_is_logged_once_and_why(
     health: Health, targets: Targets, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A target that stays down is not news."""
+    caplog.set_level("INFO")
     now = 0.0
     health.clock = lambda: now
     await health.probe()

@@ -93,10 +93,10 @@ def test_a_full_page() -> None:
     for sentence in (
         "In the last hour, clients were sent to targets for 95 % of 1000.0 MiB, and 96 runs of a",
         "runs of a program were not needed, about 4.0 min of CPU.",
-        "950.0 MiB elsewhere 50.0 MiB from here",
+        "950.0 MiB at targets 50.0 MiB in answers",
         "redirect 90 known, and named elsewhere",
         "last hour 100 4 96 10.0 s 4.0 min",
-        "Of 7 answers of the last 7 days nothing is known yet",
+        "Of 7 of the answers of the last 7 days nothing is known yet",
         "cdn down 3m \N{EN DASH} no answer within 4 s",
         "s3 up 1d 34 ms",
         "a.git git full 5.0 MiB 2h all refs cdn",
