@@ -302,7 +302,7 @@ async def test_a_fault_of_any_call_of_the_store_breaks_no_clone(
         assert not await clone(repository, served, tmp_path, *options)
     assert served.executions() == 2
     store.faults.clear()
-    served.runtime.publisher._down_until.clear()  # as if the pause were over
+    served.runtime.publisher._turns._down_until.clear()  # as if the pause were over
     for _ in range(served.settings.health.up_after):
         await served.runtime.health.probe()
     assert await clone(repository, served, tmp_path)

@@ -126,7 +126,9 @@ def held(copies: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("bundled", [False, True], ids=["computed", "bundle"])
-async def test_a_store_that_was_emptied(serve: Serve, tmp_path: Path, *, bundled: bool) -> None:
+async def test_a_store_that_lost_its_content(
+    serve: Serve, tmp_path: Path, *, bundled: bool
+) -> None:
     """From the second try of the first who fails on, nobody is sent there for what is not there."""
     repository = make(tmp_path / "root")
     copies = tmp_path / "copies"
@@ -144,7 +146,9 @@ async def test_a_store_that_was_emptied(serve: Serve, tmp_path: Path, *, bundled
         assert await asked(served, repository, "git/one")
         lost = held(copies)
         for digest in lost:
-            (copies / "entities" / digest[:2] / digest).unlink()
+            file = copies / "entities" / digest[:2] / digest
+            if not file.read_bytes().startswith(b"offramp store "):  # its seal: it seems the same
+                file.unlink()
         assert not await asked(served, repository, "git/one")
         await settled(served.runtime.rereading)
         # Whoever comes now is sent there only for what was put there again.
