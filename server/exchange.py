@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from redirects.acceptance import Client
-from redirects.decision import Decision, Redirect
+from redirects.decision import Decision, told
 from redirects.locality import NOWHERE, Whereabouts, region_of_options
 from server.outcome import Outcome
 
@@ -54,12 +54,8 @@ class Exchange:
 
     def decided(self, decision: Decision) -> None:
         """Remember what was decided, for the log."""
-        if isinstance(decision, Redirect):
-            word = decision.location.target
-        elif decision.shadowed is not None:
-            word = f"shadow:{decision.shadowed.target}"
-        else:
-            word = decision.reason.value
+        outcome, target, reason = told(decision)
+        word = f"shadow:{target}" if outcome == "shadow" else target or reason
         if word not in self.decisions and len(self.decisions) < _DECISIONS:
             self.decisions.append(word)
 

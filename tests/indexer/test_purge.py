@@ -592,6 +592,20 @@ async def test_a_store_that_hangs_keeps_nothing_in_the_main_one(house: House) ->
     assert await held(replica) == set()
 
 
+async def test_what_is_being_published_for_long_keeps_nothing_in_the_main_store(
+    house: House,
+) -> None:
+    """A copy to a store that hangs holds the entity; it has gone from the main one before."""
+    digest = digest_of(await house.record(house.pack("main")))
+    async with house.cache.publications.lock(digest):
+        running = asyncio.create_task(house.purge())
+        while digest in await house.stored():  # noqa: ASYNC110 - it goes on until it is gone
+            await asyncio.sleep(0)
+        assert not running.done()
+    await running
+    assert await house.stored() == set()
+
+
 async def test_a_store_that_hangs_has_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """When that is over it was not reached."""
     monkeypatch.setattr(module, "PATIENCE", 0.0)

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -387,3 +388,23 @@ class TestDurability:
         found = await store.read_document("count")
         assert found is not None
         assert found.body == b"60"
+
+
+async def test_the_end_of_a_mount_that_hangs_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever closes the store goes on, though one of its threads does not."""
+    monkeypatch.setattr(directory, "_CLOSE_SECONDS", 0.0)
+    began, goes_on = threading.Event(), threading.Event()
+    store = DirectoryStore(tmp_path / "store")
+
+    def hang() -> None:
+        began.set()
+        goes_on.wait()
+
+    hanging = asyncio.create_task(store._run(hang))
+    await asyncio.to_thread(began.wait)
+    await store.close()
+    assert not hanging.done()
+    goes_on.set()
+    await hanging

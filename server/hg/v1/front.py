@@ -212,8 +212,8 @@ class Front:
         elif b"obsolete" in snapshot.namespaces and has_markers(snapshot):
             stays = Reason.HAS_MARKERS
         session = Session("hg", question.name, snapshot.digest, stays)
-        control, audience = self.runtime.pipeline.control, self.runtime.access_rules.audience
-        return sessions.redirect(request, session, control, audience)
+        audience = self.runtime.access_rules.audience_of(question.name)
+        return sessions.redirect(request, session, self.runtime.pipeline.control, audience)
 
     async def _hello(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         return replies.string(
