@@ -215,18 +215,20 @@ def listen_to_access(served: Served) -> Lines:
 
 @asynccontextmanager
 async def occupied(served: Served) -> AsyncIterator[None]:
-    """Every thread for runs is taken, and so is every place in the queue for one."""
+    """Every thread for runs is taken, and every place in the queue; all are free again after it."""
     runs, release = served.runtime.runs, threading.Event()
     limits = served.settings.limits
-    taken = 0
+    taken: list[asyncio.Future[bool]] = []
     try:
-        while taken < limits.programs + limits.queue:
+        while len(taken) < limits.programs + limits.queue:
             try:
-                runs.submit(release.wait)
+                run = runs.submit(release.wait)
             except Busy:  # one of before has answered, and not quite ended
                 await asyncio.sleep(0)
             else:
-                taken += 1
+                taken.append(asyncio.wrap_future(run))
         yield
     finally:
         release.set()
+        # Each gives its place back before it is known here that it ended.
+        await asyncio.gather(*taken)
