@@ -7,11 +7,8 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import re
-import shutil
 import socket
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
@@ -22,10 +19,11 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
-import pytest
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+
+from tests.nginx import running_nginx
 
 DOCS: Final = Path(__file__).parents[1] / "docs" / "stores-and-targets.md"
 
@@ -33,7 +31,6 @@ Check = Callable[[str, Mapping[str, str]], bool]
 """Whether a URL (absolute, without its query) with these parameters may be answered."""
 
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
 
 # --- a CDN -------------------------------------------------------------------------------
 
@@ -156,24 +153,6 @@ def shared_hmac(secrets: Mapping[str, str], now: Callable[[], float]) -> Check:
 
 # --- nginx -------------------------------------------------------------------------------
 
-_HTTP: Final = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {here}/pid;
-error_log {here}/error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log {here}/access.log;
-    client_body_temp_path {here}/body;
-    proxy_temp_path {here}/proxy;
-    fastcgi_temp_path {here}/fastcgi;
-    uwsgi_temp_path {here}/uwsgi;
-    scgi_temp_path {here}/scgi;
-    {documented}
-}}
-"""
-
 
 def documented(kind: str, word: str) -> str:
     """The fenced block of ``kind`` in docs/stores-and-targets.md that holds ``word``."""
@@ -211,35 +190,6 @@ def nginx(
         assert address in text
         with running_nginx(here, text, listener):
             yield f"http://{address}"
-
-
-@contextmanager
-def running_nginx(here: Path, text: str, listener: socket.socket) -> Iterator[None]:
-    """A stock nginx, until the block ends.
-
-    Args:
-        here: a directory of its own.
-        text: what is in the section ``http``; it listens at the address of ``listener``.
-        listener: listens already.
-    """
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.fail("nginx is missing; on Debian: apt-get install nginx-light")
-    here.mkdir(exist_ok=True)
-    # Test directories are for their owner only, so its worker must stay who we are.
-    user = "user root;" if os.geteuid() == 0 else ""
-    conf = here / "nginx.conf"
-    conf.write_text(_HTTP.format(here=here, user=user, documented=text))
-    process = subprocess.Popen(
-        (program, "-p", str(here), "-c", str(conf), "-e", str(here / "error.log")),
-        env={"PATH": os.environ["PATH"], "NGINX": f"{listener.fileno()};"},
-        pass_fds=(listener.fileno(),),
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def served(here: Path) -> list[str]:

@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -32,7 +30,7 @@ from server.placing import Stores
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import build_store, build_targets, signing_keys
-from tests.edges import _HTTP
+from tests.nginx import running_nginx
 
 Offramp = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -225,10 +223,6 @@ async def test_what_is_claimed(tmp_path: Path) -> None:
 @contextmanager
 def tls_nginx(here: Path, store: Path, certificate: Path) -> Iterator[str]:
     """The base URL of a stock nginx before a directory store, that speaks TLS 1.2 alone."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.fail("nginx is missing; on Debian: apt-get install nginx-light")
-    here.mkdir()
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
         server = (
@@ -236,19 +230,8 @@ def tls_nginx(here: Path, store: Path, certificate: Path) -> Iterator[str]:
             f" ssl_certificate {certificate}; ssl_certificate_key {certificate};"
             f" location /entities/ {{ root {store}; }} }}"
         )
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf = here / "nginx.conf"
-        conf.write_text(_HTTP.format(here=here, user=user, documented=server))
-        process = subprocess.Popen(
-            (program, "-p", str(here), "-c", str(conf), "-e", str(here / "error.log")),
-            env={"PATH": os.environ["PATH"], "NGINX": f"{listener.fileno()};"},
-            pass_fds=(listener.fileno(),),
-        )
-    try:
-        yield f"https://localhost:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+        with running_nginx(here, server, listener):
+            yield f"https://localhost:{port}"
 
 
 @pytest.mark.nginx

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
@@ -16,7 +14,6 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import aiohttp
-import pytest
 
 from indexer.report import Silent
 from redirects.health import State
@@ -24,6 +21,7 @@ from server.indexing import index_all
 from tests.conformance.clones import V2_HEADERS, locations, v2_request
 from tests.conformance.repositories import Repository
 from tests.conftest import Finished, Serve, Served
+from tests.nginx import kill_nginx, start_nginx
 
 NAMES: Final = ("a", "b", "c")
 
@@ -32,20 +30,7 @@ SELDOM: Final = {"interval": "1h", "timeout": "30s"}
 
 # While there is a file `slow`, git gets the first 64 KiB of what it downloads at once, and the rest
 # at a pace that it does not see the end of.
-_NGINX: Final = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {here}/pid;
-error_log {here}/error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log off;
-    client_body_temp_path {here}/body;
-    proxy_temp_path {here}/proxy;
-    fastcgi_temp_path {here}/fastcgi;
-    uwsgi_temp_path {here}/uwsgi;
-    scgi_temp_path {here}/scgi;
+_SERVER: Final = """\
     server {{
         listen {address};
         root {store};
@@ -54,7 +39,6 @@ http {{
         limit_rate_after 64k;
         limit_rate $pace;
     }}
-}}
 """
 
 
@@ -71,48 +55,29 @@ class FileServer:
     here: Path
     store: Path
     port: int = 0
-    _process: asyncio.subprocess.Process | None = None
+    _process: subprocess.Popen[bytes] | None = None
 
     @property
     def netloc(self) -> str:
         """As in URLs of it."""
         return f"127.0.0.1:{self.port}"
 
-    async def start(self) -> None:
+    def start(self) -> None:
         """Listen, where it did before."""
-        program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-        if program is None:
-            if os.environ.get("CI"):
-                pytest.fail("nginx is not installed, and this is CI")
-            pytest.skip("nginx is not installed; on Debian: apt-get install nginx-light")
-        self.here.mkdir(exist_ok=True)
-        # It is given a socket that listens already: nobody can come too early.
         with closing(socket.create_server(("127.0.0.1", self.port))) as listener:
             self.port = listener.getsockname()[1]
-            # Test directories are for their owner only, so its worker must stay who we are.
-            user = "user root;" if os.geteuid() == 0 else ""
-            conf = self.here / "nginx.conf"
-            conf.write_text(
-                _NGINX.format(here=self.here, address=self.netloc, store=self.store, user=user)
-            )
-            self._process = await asyncio.create_subprocess_exec(
-                program,
-                *("-p", str(self.here), "-c", str(conf), "-e", str(self.here / "error.log")),
-                env={**os.environ, "NGINX": f"{listener.fileno()};"},
-                pass_fds=(listener.fileno(),),
-                start_new_session=True,
-            )
+            server = _SERVER.format(here=self.here, address=self.netloc, store=self.store)
+            self._process = start_nginx(self.here, server, listener)
 
     def slow(self) -> None:
         """From now on downloads stop in their middle."""
         (self.here / "slow").touch()
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it as a crash does, with all its connections; harmless a second time."""
         process, self._process = self._process, None
         if process is not None:
-            os.killpg(process.pid, signal.SIGKILL)  # a group of its own, with its worker
-            await process.wait()
+            kill_nginx(process)
             (self.here / "slow").unlink(missing_ok=True)
 
 
@@ -164,8 +129,8 @@ async def fleet_of(serve: Serve, repository: Repository, data: Path) -> AsyncIte
     async with AsyncExitStack() as stack:
         servers = {name: FileServer(data.parent / f"nginx-{name}", store) for name in NAMES}
         for server in servers.values():
-            await server.start()
-            stack.push_async_callback(server.kill)
+            server.start()
+            stack.callback(server.kill)
         served = await serve(
             repository.root,
             data=data,

@@ -52,7 +52,7 @@ async def test_a_file_server_that_is_killed(
     first.slow()
     cut_off = asyncio.create_task(client("clone", "--bare", large, "failed", check=False))
     await begun(tmp_path / "failed")
-    await first.kill()
+    first.kill()
     failed = await cut_off
     assert failed.status != 0
     assert fleet.sent_to(failed) == {"a"}
@@ -63,7 +63,7 @@ async def test_a_file_server_that_is_killed(
     assert await sent("others", "--depth=2") == {"b"}
     assert await sent("once more") == {"b"}
 
-    await first.start()
+    first.start()
     await fleet.served.runtime.health.probe()
     assert fleet.told[-1] is State.HALF_OPEN
     assert await sent("half-open", "--depth=3") == {"b"}
@@ -82,7 +82,7 @@ async def test_without_any_client_one_probe_is_enough(
 ) -> None:
     """When the pause between two probes is over, no new redirect names a dead one."""
     url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
-    await fleet.servers["a"].kill()
+    fleet.servers["a"].kill()
     await fleet.served.runtime.health.probe()
     assert fleet.sent_to(await client("clone", "--bare", url, "clone")) == {"b"}
 
@@ -91,7 +91,7 @@ async def test_all_are_killed(fleet: Fleet, repository: Repository, tmp_path: Pa
     """Then everything comes inline, and is what it would have been."""
     url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
     for server in fleet.servers.values():
-        await server.kill()
+        server.kill()
     await fleet.served.runtime.health.probe()
     assert fleet.sent_to(await client("clone", "--bare", url, "inline")) == set()
     await declining(tmp_path)("clone", "--bare", url, "plain")

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
-import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from tests.conformance.clones import accepting, locations, state, stock
 from tests.conformance.places import BUCKET, endpoint, s3, s3_server, stop
 from tests.conformance.repositories import Repository
 from tests.conftest import Serve, Served
+from tests.nginx import kill_nginx, start_nginx
 
 SERVER_ERRORS = [500, 503, 403, 404]
 
@@ -55,24 +54,6 @@ async def index(served: Served) -> bool:
 
 # --- a static server -----------------------------------------------------------------------------
 
-_NGINX = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {here}/pid;
-error_log {here}/error.log;
-events {{ worker_connections 64; }}
-http {{
-    access_log {here}/access.log;
-    client_body_temp_path {here}/body;
-    proxy_temp_path {here}/proxy;
-    fastcgi_temp_path {here}/fastcgi;
-    uwsgi_temp_path {here}/uwsgi;
-    scgi_temp_path {here}/scgi;
-    server {{ listen {address}; root {store}; }}
-}}
-"""
-
 
 @dataclass(frozen=True)
 class Nginx:
@@ -86,13 +67,11 @@ class Nginx:
 
     url: str
     here: Path
-    process: asyncio.subprocess.Process
+    process: subprocess.Popen[bytes]
 
-    async def kill(self) -> None:
+    def kill(self) -> None:
         """End it as a crash does."""
-        if self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # a group of its own, with its worker
-        await self.process.wait()
+        kill_nginx(self.process)
 
     def served(self) -> list[str]:
         """The paths that it served entities from."""
@@ -101,33 +80,16 @@ class Nginx:
 
 
 @pytest.fixture
-async def nginx(tmp_path: Path) -> AsyncIterator[Nginx]:
+def nginx(tmp_path: Path) -> Iterator[Nginx]:
     """A stock nginx; it listens before the test begins."""
-    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-    if program is None:
-        if os.environ.get("CI"):
-            pytest.fail("nginx is not installed, and this is CI")
-        pytest.skip("nginx is not installed")
     here = tmp_path / "nginx"
-    here.mkdir()
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        conf = here / "nginx.conf"
-        store = tmp_path / "data" / "store"
-        # Test directories are for their owner only, so its worker must stay who we are.
-        user = "user root;" if os.geteuid() == 0 else ""
-        conf.write_text(_NGINX.format(here=here, address=address, store=store, user=user))
-        # It takes over the listening socket, as at an upgrade: no port is lost to another.
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *("-p", str(here), "-c", str(conf), "-e", str(here / "error.log")),
-            env={**os.environ, "NGINX": f"{listener.fileno()};"},
-            pass_fds=(listener.fileno(),),
-            start_new_session=True,
-        )
+        server = f"server {{ listen {address}; root {tmp_path}/data/store; }}"
+        process = start_nginx(here, server, listener)
     made = Nginx(f"http://{address}", here, process)
     yield made
-    await made.kill()
+    made.kill()
 
 
 @pytest.mark.nginx
@@ -165,7 +127,7 @@ async def test_a_dead_target_is_not_named_after_one_probe(
     served = await serve(repository.root, targets=targets)
     assert await index(served)
     assert await clone(repository, served, tmp_path)
-    await nginx.kill()
+    nginx.kill()
     await served.runtime.health.probe()
     for step in range(2):
         for options in ((), ("--depth=1",)):

@@ -24,7 +24,7 @@ from tests.conformance.clones import accepting, locations, state, stock
 from tests.conformance.repositories import Repository, make
 from tests.conftest import Serve, Served
 from tests.docs.test_docs import ROOT, blocks
-from tests.edges import running_nginx
+from tests.nginx import running_nginx
 
 PAGE: Final = ROOT / "docs/howto-pull-cdn.md"
 FIRST: Final = "first 5ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2e75ec2\n"

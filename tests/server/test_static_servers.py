@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 import socket
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -20,6 +17,7 @@ from redirects.window import Window
 from server.readback import NotReadable, read_back
 from stores.directory import DirectoryStore
 from stores.entity import Entity
+from tests.nginx import running_nginx
 
 pytestmark = pytest.mark.nginx
 
@@ -28,20 +26,7 @@ MERCURIAL = "application/mercurial-0.2"
 CONTENT = b"\x04none" + bytes(range(256)) * 20
 
 # The store, told as what an untold file usually is, and as what Mercurial must be told.
-_NGINX = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {here}/nginx.pid;
-error_log {here}/error.log;
-events {{ worker_connections 64; }}
-http {{
-  access_log off;
-  client_body_temp_path {here}/body;
-  fastcgi_temp_path {here}/fastcgi;
-  proxy_temp_path {here}/proxy;
-  uwsgi_temp_path {here}/uwsgi;
-  scgi_temp_path {here}/scgi;
+_SERVER = """\
   server {{
     listen {address};
     location /plain/ {{
@@ -54,7 +39,6 @@ http {{
       charset utf-8;
     }}
   }}
-}}
 """
 
 
@@ -67,26 +51,10 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nginx(here: Path) -> Iterator[str]:
     """The base URL of nginx before the store."""
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        pytest.fail("nginx is missing; on Debian: apt-get install nginx-light")
-    # It is given a socket that listens already: nobody can come too early.
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         address = f"127.0.0.1:{listener.getsockname()[1]}"
-        # Test directories are for their owner only, so its worker must stay who we are.
-        user = "user root;" if os.geteuid() == 0 else ""
-        configuration = here / "nginx.conf"
-        configuration.write_text(_NGINX.format(here=here, address=address, user=user))
-        process = subprocess.Popen(
-            (program, "-p", str(here), "-c", str(configuration), "-e", str(here / "error.log")),
-            env={"PATH": os.environ["PATH"], "NGINX": f"{listener.fileno()};"},
-            pass_fds=(listener.fileno(),),
-        )
-    try:
-        yield f"http://{address}"
-    finally:
-        process.terminate()
-        process.wait()
+        with running_nginx(here, _SERVER.format(here=here, address=address), listener):
+            yield f"http://{address}"
 
 
 @pytest.fixture

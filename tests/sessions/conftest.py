@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -18,7 +17,7 @@ import pytest
 from server.sessions.watch import MirrorWatch
 from tests.conformance.repositories import Repository, make
 from tests.conftest import Served
-from tests.upstreams.forge import Forge, missing_programs
+from tests.upstreams.forge import Forge, running_forge
 
 NAME: Final = "project.git"
 
@@ -35,15 +34,9 @@ def repository(tmp_path: Path) -> Repository:
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[Forge]:
     """A plain mirror: nginx before git's http-backend, with the same repository."""
-    missing = missing_programs()
-    if missing is not None:
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    forge = Forge.start(tmp_path / "forge")
-    forge.make(NAME)
-    yield forge
-    forge.close()
+    with running_forge(tmp_path / "forge") as forge:
+        forge.make(NAME)
+        yield forge
 
 
 def mirror(url: str, **settings: Any) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,21 +13,15 @@ from tests.conftest import Serve
 from tests.hg.session import Session
 from tests.hg.versions import hg
 from tests.upstreams.faults import Proxy
-from tests.upstreams.forge import Forge, missing_programs
+from tests.upstreams.forge import Forge, running_forge
 from tests.upstreams.hg_scene import MODERN, HgScene, hg_scene, make_widget, upstream_of
 
 
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[Forge]:
     """A real forge without repositories."""
-    missing = missing_programs()
-    if missing is not None:
-        if os.environ.get("CI"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-    forge = Forge.start(tmp_path / "forge")
-    yield forge
-    forge.close()
+    with running_forge(tmp_path / "forge") as forge:
+        yield forge
 
 
 @pytest.fixture

@@ -7,18 +7,18 @@ import base64
 import hashlib
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Final, Literal
 
 from tests.conformance.repositories import Repository, make
+from tests.nginx import needed, start_nginx
 
 Right = Literal["pull", "push"]
 Maker = Callable[[Path, str], Repository]
@@ -37,25 +37,13 @@ _PROGRAMS_AT_ONCE: Final = 8
 
 # Rights are files, read at each request: `pull` and `push` are htpasswd files, and each file below
 # `tokens` is named like the token that it admits. Where no `pull` is, everybody may read.
-_NGINX: Final = """\
-daemon off;
-{user}
-worker_processes 1;
-pid {here}/nginx.pid;
-error_log {here}/error.log;
-events {{ worker_connections 512; }}
-http {{
+_HTTP: Final = """\
   log_format requests escape=json '{{"method":"$request_method","path":"$uri",'
     '"query":"$query_string","status":"$status","bytes_sent":"$body_bytes_sent",'
     '"user":"$remote_user","git_protocol":"$http_git_protocol"}}';
   access_log {here}/requests.log requests;
   default_type application/octet-stream;
   client_max_body_size 0;
-  client_body_temp_path {here}/body;
-  fastcgi_temp_path {here}/fastcgi;
-  proxy_temp_path {here}/proxy;
-  uwsgi_temp_path {here}/uwsgi;
-  scgi_temp_path {here}/scgi;
   map $http_authorization $token {{
     default "";
     "~^Bearer (?<given>[A-Za-z0-9_-]+)$" $given;
@@ -95,7 +83,6 @@ http {{
       fastcgi_param SERVER_PROTOCOL $server_protocol;
     }}
   }}
-}}
 """
 
 
@@ -124,13 +111,6 @@ class LoggedRequest:
     bytes_sent: int
     user: str
     git_protocol: str
-
-
-def missing_programs() -> str | None:
-    """One line that names the Debian packages to install, or None if all is there."""
-    needed = {"nginx": "nginx-light", "fcgiwrap": "fcgiwrap"}
-    packages = [package for name, package in needed.items() if _program(name) is None]
-    return f"missing; on Debian: apt-get install {' '.join(packages)}" if packages else None
 
 
 @dataclass(frozen=True)
@@ -167,23 +147,18 @@ class Forge:
             address = f"127.0.0.1:{listener.getsockname()[1]}"
             gate.bind(str(here / "cgi.sock"))
             gate.listen()
-            (here / "nginx.conf").write_text(
-                _NGINX.format(
-                    here=here,
-                    address=address,
-                    program=backend,
-                    # Test directories are for their owner only, so its worker must stay who we are.
-                    user="user root;" if os.geteuid() == 0 else "",
-                )
+            http = _HTTP.format(here=here, address=address, program=backend)
+            cgi = (
+                needed("fcgiwrap", "fcgiwrap"),
+                "-f",
+                "-c",
+                str(_PROGRAMS_AT_ONCE),
+                "-p",
+                backend,
             )
-            # Both are given sockets that listen already: nobody can come too early.
-            cgi = (str(_program("fcgiwrap")), "-f", "-c", str(_PROGRAMS_AT_ONCE), "-p", backend)
-            web = (str(_program("nginx")), "-p", str(here), "-c", str(here / "nginx.conf"))
-            log = ("-e", str(here / "error.log"))
-            inherited = {"NGINX": f"{listener.fileno()};"}
             processes = (
-                _started(cgi, here, stdin=gate.fileno()),
-                _started((*web, *log), here, environ=inherited, keep=(listener.fileno(),)),
+                _started(cgi, here, gate),
+                start_nginx(here, http, listener),
             )
         forge = cls(f"http://{address}", here, processes)
         try:
@@ -303,34 +278,32 @@ class Forge:
                 process.wait()
 
 
+@contextmanager
+def running_forge(here: Path) -> Iterator[Forge]:
+    """A forge without repositories, until the block ends."""
+    forge = Forge.start(here)
+    try:
+        yield forge
+    finally:
+        forge.close()
+
+
 def _hashed(password: str) -> str:
     """As htpasswd writes it; a password in plain text ends at its first colon there."""
     digest = hashlib.sha1(password.encode(), usedforsecurity=False).digest()
     return "{SHA}" + base64.b64encode(digest).decode()
 
 
-def _program(name: str) -> str | None:
-    return shutil.which(name) or shutil.which(name, path="/usr/sbin")
-
-
-def _started(
-    arguments: Sequence[str],
-    here: Path,
-    *,
-    stdin: int = subprocess.DEVNULL,
-    environ: Mapping[str, str] | None = None,
-    keep: tuple[int, ...] = (),
-) -> subprocess.Popen[bytes]:
+def _started(arguments: Sequence[str], here: Path, gate: socket.socket) -> subprocess.Popen[bytes]:
     with (here / "log").open("ab") as log:
         return subprocess.Popen(
             arguments,
-            stdin=stdin,
+            stdin=gate.fileno(),
             stdout=log,
             stderr=log,
             cwd=here,
             # Nothing of whoever runs the tests: the forge's git is a machine of its own.
-            env={"PATH": os.environ["PATH"], **(environ or {})},
-            pass_fds=keep,
+            env={"PATH": os.environ["PATH"]},
             start_new_session=True,
         )
 
