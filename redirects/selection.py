@@ -1,12 +1,7 @@
 # Law of this file: in which order targets are tried for one client and one entity, and nothing
 # else. First come the targets of the client's region, then those of no region, then the others;
-# among these priority, and among equals a lot that is always the same, weighted.
-#
-# The lot is weighted rendezvous hashing: each target draws a number that depends on itself, the
-# client's network and the entity alone, and the soonest draw wins. So one client stays with one
-# target, a target that goes away moves only what it had, and servers agree without talking.
-# -ln(u) / weight for a uniform u is a clock that strikes at a rate of `weight`, and the chance that
-# one of several clocks is the first is its share of all the rates.
+# among these priority, and among equals a lot that is always the same, weighted. It is drawn for
+# the client's network and the entity, so one client stays with one target.
 
 from __future__ import annotations
 
@@ -16,17 +11,15 @@ from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import groupby
-from math import inf, log
-from typing import Final, Generic, Protocol, Self, TypeVar
+from math import inf
+from typing import Final, Generic, NamedTuple, Protocol, Self, TypeVar
 
 from redirects.acceptance import Client, spread_of
 from redirects.decision import Reason
+from redirects.lots import Lots
 
 # Regions that are remembered with their order. Clients can make words up, which push others out.
 _REGIONS: Final = 1024
-
-_MASK: Final = (1 << 64) - 1
-_UNIT: Final = 2.0**-64
 
 
 class Named(Protocol):
@@ -84,7 +77,6 @@ class Candidate(Generic[N]):
         priority: as in :class:`Standing`.
         weight: likewise.
         bar: why it is named to none of them, whatever they ask for; None if it may be.
-        seed: 64 bits made of its name.
     """
 
     target: N
@@ -92,7 +84,6 @@ class Candidate(Generic[N]):
     priority: int
     weight: float
     bar: Reason | None
-    seed: int
 
     @property
     def rank(self) -> tuple[bool, Distance, int]:
@@ -109,7 +100,19 @@ def behind(chosen: Candidate[N], other: Candidate[N]) -> Reason:
     return Reason.BY_WEIGHT
 
 
-_Ranked = tuple[tuple[Candidate[N], ...], ...]
+class _Equals(NamedTuple, Generic[N]):
+    """Candidates of one rank.
+
+    Attributes:
+        candidates: in the order of the settings.
+        lots: what they draw; None where there is one alone.
+    """
+
+    candidates: tuple[Candidate[N], ...]
+    lots: Lots | None
+
+
+_Ranked = tuple[_Equals[N], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +156,16 @@ class Selection(Generic[N]):
         if wanted is not None:
             yield from _as_wanted(ranked, wanted)
             return
-        for equals in ranked:
-            if len(equals) == 1:
-                yield equals[0]
-            else:
-                yield from _by_lot(equals, client, digest)
+        for candidates, lots in ranked:
+            if lots is None:
+                yield candidates[0]
+                continue
+            # A digest is as good as chance already, and so is what is made of the network.
+            key = client.spread ^ int(digest[:16] or "0", 16)
+            first = lots.first(key)
+            yield candidates[first]
+            # Only for who cannot be sent to the first.
+            yield from (candidates[place] for place in lots.order(key) if place != first)
 
     def _rank(self, region: str | None) -> _Ranked[N]:
         """The targets for clients of one region: groups of equals, in order."""
@@ -166,10 +174,9 @@ class Selection(Generic[N]):
         ]
         candidates.sort(key=lambda candidate: candidate.rank)
         return tuple(
-            # What is barred needs no lot, and could have no weight to draw one with.
             group
             for _, equals in groupby(candidates, key=lambda candidate: candidate.rank)
-            for group in _apart(tuple(equals))
+            for group in _grouped(tuple(equals))
         )
 
     def _candidate(self, target: N, place: int, region: str | None) -> Candidate[N]:
@@ -185,36 +192,18 @@ class Selection(Generic[N]):
             bar = Reason.NO_WEIGHT
         elif distance is Distance.OTHER_REGION and not self.other_regions:
             bar = Reason.WRONG_REGION
-        seed = spread_of(target.name)
-        return Candidate(target, distance, standing.priority, standing.weight, bar, seed)
+        return Candidate(target, distance, standing.priority, standing.weight, bar)
 
 
-def _apart(equals: tuple[Candidate[N], ...]) -> _Ranked[N]:
-    return (equals,) if equals[0].bar is None else tuple((one,) for one in equals)
+def _grouped(equals: tuple[Candidate[N], ...]) -> _Ranked[N]:
+    # What is barred needs no lot, and could have no weight to draw one with.
+    if len(equals) == 1 or equals[0].bar is not None:
+        return tuple(_Equals((one,), None) for one in equals)
+    seeds = [spread_of(one.target.name) for one in equals]
+    return (_Equals(equals, Lots.of(seeds, [one.weight for one in equals])),)
 
 
 def _as_wanted(ranked: _Ranked[N], wanted: Sequence[str]) -> list[Candidate[N]]:
     places = {name: place for place, name in reversed(tuple(enumerate(wanted)))}
-    candidates = (candidate for equals in ranked for candidate in equals)
+    candidates = (candidate for equals in ranked for candidate in equals.candidates)
     return sorted(candidates, key=lambda one: places.get(one.target.name, len(wanted)))
-
-
-def _by_lot(equals: Sequence[Candidate[N]], client: Client, digest: str) -> Iterator[Candidate[N]]:
-    # A digest is as good as chance already, and so is what is made of the network.
-    key = client.spread ^ int(digest[:16] or "0", 16)
-    drawn = []
-    # In one piece, because with many equals nothing in a decision takes longer.
-    for one in equals:
-        # The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every bit changes every other;
-        # but for its last step, which is about the low bits, and no lot is decided by these.
-        bits = key ^ one.seed
-        bits = (bits ^ bits >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-        bits = (bits ^ bits >> 27) * 0x94D049BB133111EB & _MASK
-        drawn.append(log((bits + 1) * _UNIT) / one.weight)
-    # Signs are left as they are: of negative times the greatest is the soonest.
-    first = drawn.index(max(drawn))
-    yield equals[first]
-    # Only for who cannot be sent to the first.
-    for place in sorted(range(len(equals)), key=drawn.__getitem__, reverse=True):
-        if place != first:
-            yield equals[place]

@@ -14,38 +14,31 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from yarl import URL
 
 from redirects.sessions import HERE
 from redirects.signing import BLOBS_PATH
 from server.accepting import heard
-from server.access.policies import Allowed, Hidden
-from server.access.rules import ADMIN, answer
+from server.access.rules import ADMIN
 from server.admission import RETRY_SECONDS, Busy, Excess, refused
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
-from server.exchange import CURRENT, EXCHANGE, REQUEST_ID, Exchange, client_of
+from server.client_routes import ClientRoutes
+from server.exchange import CURRENT, EXCHANGE, REQUEST_ID, Exchange
 from server.git import answers
 from server.git.answers import NO_CACHE
-from server.git.bundles import bundle_list
 from server.git.http import GitHttp
 from server.hg.http import HgHttp
-from server.hg.routes import route
 from server.logs import Access, request_id
 from server.outcome import Outcome
 from server.runtime import Runtime
 from server.sending import Stalled
-from server.sessions.reading import MARK, MAY_MOVE, STAY
 from server.status.routes import StatusRoutes
 from server.status_api import add_status_api
 from server.traces import NOTHING, Span
-from stores.base import StoreError
 
 _log = logging.getLogger("offramp.app")
 
 # Longer than a client pauses between the requests of one fetch, and than most proxies wait.
 KEEPALIVE_SECONDS: Final = 75.0
-
-BLOBLESS: Final = "blob:none"
 
 # Answered to everybody at all times: whoever watches over us must see that we are busy, not gone.
 _ALWAYS: Final = frozenset(("/-/livez", "/-/readyz", "/-/metrics"))
@@ -57,7 +50,7 @@ _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE"))
 def make_app(runtime: Runtime) -> web.Application:
     """The application of one server process; ``runtime`` is closed by whoever opened it."""
     shell = _Shell(runtime)
-    served = _Served(runtime, GitHttp.of(runtime), HgHttp.of(runtime))
+    clients = ClientRoutes(runtime, GitHttp.of(runtime), HgHttp.of(runtime))
     app = _empty(shell, runtime.settings.limits.request_body)
     entities = runtime.cache.entities
     opener = store_opener(
@@ -66,14 +59,14 @@ def make_app(runtime: Runtime) -> web.Application:
     )
     blobs = blob_handler(opener, runtime.keys, stall_time=runtime.settings.limits.stall_time)
     app.router.add_get(BLOB_ROUTE, blobs)
-    app.router.add_get("/-/bundles/{repository:.+}", served.bundles)
-    app.router.add_route("*", f"{HERE}/{{path:.+}}", served.here)
+    app.router.add_get("/-/bundles/{repository:.+}", clients.bundles)
+    app.router.add_route("*", f"{HERE}/{{path:.+}}", clients.here)
     if runtime.settings.admin.listen is None:
         _add_admin_routes(app, shell)
     else:
         _add_health_routes(app, shell)
         app.router.add_route("*", "/-/{path:.*}", shell.nothing)
-    app.router.add_route("*", "/{path:.*}", served.repository)
+    app.router.add_route("*", "/{path:.*}", clients.repository)
     return app
 
 
@@ -356,73 +349,3 @@ class _Shell:
             return answers.text(403, "These figures are for access.operators, or at admin.listen.")
         body, content_type = self.runtime.metrics.render()
         return web.Response(body=body, headers={"Content-Type": content_type})
-
-
-@dataclass(frozen=True, slots=True)
-class _Served:
-    """The routes for clients."""
-
-    runtime: Runtime
-    git: GitHttp
-    hg: HgHttp
-
-    async def repository(self, request: web.Request) -> web.StreamResponse:
-        """A path that is not ours is a repository's; its URL says which kind of client asks."""
-        routed = route(request.path, request.query.get("cmd"))
-        response = await (
-            self.git.handle(request) if routed is None else self.hg.handle(request, routed)
-        )
-        here = request[EXCHANGE].here
-        if (here or self.runtime.sessions is not None) and not response.prepared:
-            response.headers[MARK] = STAY if here else MAY_MOVE
-        return response
-
-    async def here(self, request: web.Request) -> web.StreamResponse:
-        """What follows ``/-/here`` is a path like any other, but sessions stay there.
-
-        Proxies may let in by path, so nothing has a second one that nobody asked for.
-        """
-        if not self.runtime.settings.sessions.here:
-            return answers.text(404, f"Nothing is served below {HERE} (sessions.here).")
-        rest = request.raw_path.removeprefix(HERE)
-        # Two slashes would begin a host's name.
-        if rest == request.raw_path or rest.startswith("//"):
-            return answers.text(404, f"A repository's path follows {HERE}.")
-        request[EXCHANGE].here = True
-        return await self.repository(request.clone(rel_url=URL(rest, encoded=True)))
-
-    async def bundles(self, request: web.Request) -> web.StreamResponse:
-        """The list of bundles as a file, for ``git clone --bundle-uri=``."""
-        name = request.match_info["repository"]
-        exchange = request[EXCHANGE]
-        exchange.dialect, exchange.command = "git-v2", "bundle-list"
-        wanted = request.query.get("filter")
-        if wanted not in {None, BLOBLESS}:
-            return answers.text(404, f"There are bundles with filter={BLOBLESS} only.")
-        mirrored = self.git.mirrored
-        remote = None if mirrored is None else mirrored.named(name)
-        if mirrored is not None and remote is not None:
-            try:
-                return await mirrored.bundle_file(request, remote, wanted)
-            except StoreError as error:
-                return answers.text(503, f"The store does not answer: {error}")
-        verdict = self.runtime.access_rules.local(request, name)
-        if not isinstance(verdict, Allowed):
-            return answer(verdict)
-        repository = self.runtime.repositories.get(name)
-        if repository is None:
-            return answer(Hidden())
-        exchange.repository, exchange.outcome = repository.name, Outcome.HIT
-        settings = self.runtime.settings
-        client = client_of(request, settings.public_url, settings.listen)
-        try:
-            listing = await bundle_list(
-                self.runtime,
-                repository.name,
-                client,
-                bundle_filter=wanted,
-                audience=self.runtime.access_rules.audience_of(repository.name),
-            )
-        except StoreError as error:
-            return web.Response(status=503, text=f"The store does not answer: {error}\n")
-        return answers.bundle_file(listing)

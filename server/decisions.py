@@ -73,17 +73,18 @@ class Decisions:
             client: who asked.
             decision: what it gets.
         """
-        self.metrics.decided(decision)
+        words = told(decision)
+        self.metrics.decided(words)
         exchange = CURRENT.get()
         if exchange is not None:
-            exchange.decided(decision)
+            exchange.decided(words)
         made = Made(
             self.clock(),
             "" if exchange is None else exchange.request_id,
             repository,
             client.region,
             client.network,
-            *told(decision),
+            *words,
             decision.passed_over,
         )
         self._last.append(made)

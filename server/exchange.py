@@ -12,7 +12,7 @@ from typing import Final
 from aiohttp import web
 
 from redirects.acceptance import Client
-from redirects.decision import Decision, told
+from redirects.decision import Told
 from redirects.locality import NOWHERE, Whereabouts, region_of_options
 from server.outcome import Outcome
 
@@ -52,9 +52,9 @@ class Exchange:
     here: bool = False
     decisions: list[str] = field(default_factory=list)
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, told: Told) -> None:
         """Remember what was decided, for the log."""
-        outcome, target, reason = told(decision)
+        outcome, target, reason = told
         word = f"shadow:{target}" if outcome == "shadow" else target or reason
         if word not in self.decisions and len(self.decisions) < _DECISIONS:
             self.decisions.append(word)

@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-from redirects.decision import Decision, told
+from redirects.decision import Told
 from redirects.health import State
 from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
@@ -163,7 +163,7 @@ class Metrics:
         self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
         self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
         self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
-        self._bound_decisions: dict[tuple[str, str, str], Counter] = {}
+        self._bound_decisions: dict[Told, Counter] = {}
         self._bound_sessions: dict[tuple[str, str, str, str], Counter] = {}
         self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
         self._bound_cpu: dict[tuple[str | None, str, str], Counter] = {}
@@ -188,12 +188,11 @@ class Metrics:
             self._bound_bytes[key] = bound
         bound.inc(count)
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, told: Told) -> None:
         """Count a decision that was carried out: what was chosen, or why nothing was."""
-        key = told(decision)
-        bound = self._bound_decisions.get(key)
+        bound = self._bound_decisions.get(told)
         if bound is None:
-            bound = self._bound_decisions[key] = self._decisions.labels(*key)
+            bound = self._bound_decisions[told] = self._decisions.labels(*told)
         bound.inc()
 
     def executed(self, repo: str | None, dialect: str, command: str) -> None:

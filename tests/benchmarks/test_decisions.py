@@ -16,8 +16,9 @@ def test_the_world_is_as_it_is_told() -> None:
     assert all(locality.find(address).region for address in world.addresses)
     assert World.make(200).addresses == world.addresses
     groups = world.selection(equal=False)._ranked("region-3")
-    assert [len(group) for group in groups] == [3, 2, 15]
-    assert [len(group) for group in world.selection(equal=True)._ranked("region-3")] == [TARGETS]
+    assert [len(group.candidates) for group in groups] == [3, 2, 15]
+    (everyone,) = world.selection(equal=True)._ranked("region-3")
+    assert len(everyone.candidates) == TARGETS
 
 
 def test_it_measures() -> None:

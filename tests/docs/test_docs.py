@@ -23,7 +23,7 @@ import pytest
 
 from cli.main import offramp
 from cli.setting_list import sections
-from redirects.decision import Inline, Reason
+from redirects.decision import Inline, Reason, told
 from redirects.health import State
 from redirects.sessions import Stay
 from server.metrics import Metrics
@@ -178,7 +178,7 @@ def figures() -> Metrics:
     rendered = Metrics()
     rendered.response("r", "d", "c", Outcome.HIT)
     rendered.content("r", "d", "inline", 1)
-    rendered.decided(Inline(Reason.DISABLED))
+    rendered.decided(told(Inline(Reason.DISABLED)))
     rendered.executed("r", "d", "c")
     rendered.execution("r", "d", "c", 1.0, 1.0)
     rendered.asked("u", "refs", "yes", 1.0)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from ipaddress import (
     IPv4Address,
@@ -12,7 +13,7 @@ from ipaddress import (
 )
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from redirects.networks import (
@@ -120,9 +121,13 @@ def test_any_text_is_an_address_or_none(text: str) -> None:
     assert found is None or read_address(str(found)) == found
 
 
-@given(st.ip_addresses())
+# Groups of zeros, which are written as `::`, at any place.
+_groups = st.lists(st.just(0) | st.integers(0, 0xFFFF), min_size=8, max_size=8)
+
+
+@given(st.ip_addresses() | _groups.map(lambda groups: IPv6Address(struct.pack(">8H", *groups))))
+@example(IPv6Address("::"))
 def test_the_network_of_a_client(address: IPAddress) -> None:
-    """It is the /24 or the /56 that holds the address."""
-    network = ip_network(network_of(address))
-    assert address in network
-    assert network.prefixlen == {4: 24, 6: 56}[address.version]
+    """It is the /24 or the /56 that holds the address, written as everybody writes it."""
+    network = ip_network((address, {4: 24, 6: 56}[address.version]), strict=False)
+    assert network_of(address) == str(network)

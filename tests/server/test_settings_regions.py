@@ -78,7 +78,7 @@ async def test_targets_stand_as_the_settings_say(tmp_path: Path) -> None:
     ranked = {
         candidate.target.name: (candidate.distance, candidate.priority, candidate.weight)
         for group in chosen._ranked("eu-west-1")
-        for candidate in group
+        for candidate in group.candidates
     }
     assert ranked == {
         "a": (Distance.SAME_REGION, 3, 0.5),
