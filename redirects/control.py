@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final
 
 from redirects.acceptance import Client, spread_of
 from redirects.decision import Reason
+from redirects.names import Names
 from redirects.networks import IPNetwork, read_address
 
 # Repositories, addresses, and pairs of network and repository of which the answer is remembered.
@@ -26,7 +26,8 @@ class Control:
     """Whom the settings keep from being redirected.
 
     Attributes:
-        off_repositories: shell patterns of served names; ``*`` takes slashes too.
+        off_repositories: shell patterns of served names, with or without ``.git``, in upper or
+            lower case: they only keep redirects away; ``*`` takes slashes too.
         off_networks: networks whose clients get everything inline.
         percentage: of the clients, 0 to 100, that are redirected. A client is its network, for one
             repository: it stays on its side, and who is redirected still is when this is raised.
@@ -47,7 +48,12 @@ class Control:
     def __post_init__(self) -> None:
         if not 0 <= self.percentage <= 100:
             raise ValueError(f"a percentage of {self.percentage}: write a number from 0 to 100")
-        object.__setattr__(self, "_is_off", lru_cache(_REPOSITORIES)(self._fits))
+        names = Names.of(pattern.lower() for pattern in self.off_repositories)
+
+        def is_off(repository: str) -> bool:
+            return names.hold_repository(repository.lower())
+
+        object.__setattr__(self, "_is_off", lru_cache(_REPOSITORIES)(is_off))
         object.__setattr__(self, "_is_within", lru_cache(_ADDRESSES)(self._holds))
         object.__setattr__(self, "_lot", lru_cache(_LOTS)(lot))
 
@@ -63,9 +69,6 @@ class Control:
         if self.percentage < 100 and self._lot(client.network, repository) >= self.percentage:
             return Reason.NOT_IN_PERCENTAGE
         return None
-
-    def _fits(self, repository: str) -> bool:
-        return any(fnmatchcase(repository, pattern) for pattern in self.off_repositories)
 
     def _holds(self, text: str) -> bool:
         address = read_address(text)

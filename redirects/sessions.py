@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Final, Literal
 from urllib.parse import quote
@@ -20,6 +19,7 @@ from urllib.parse import quote
 from redirects.acceptance import Client, Location, scheme, spread_of
 from redirects.audience import PUBLIC, Audience
 from redirects.decision import PassedOver, Reason
+from redirects.names import Names
 from redirects.negotiation import Verdict
 from redirects.selection import Candidate, Selection, behind
 
@@ -43,6 +43,11 @@ def nobody(mirror: str) -> bool:
     return False
 
 
+@lru_cache(1024)
+def _names(patterns: tuple[str, ...]) -> Names:
+    return Names.of(patterns)
+
+
 @dataclass(frozen=True, slots=True)
 class SessionMirror:
     """Another server that has repositories of ours.
@@ -50,7 +55,8 @@ class SessionMirror:
     Attributes:
         name: for logs and figures.
         base_url: below which they are served by the same names; without trailing slash.
-        repositories: shell patterns of served names, ``*`` takes slashes too; empty: all.
+        repositories: shell patterns of served names, with or without ``.git``; ``*`` takes slashes
+            too; empty: all.
         vcs: of what kind the repositories are.
         offramp: it is an Offramp: sessions move below its :data:`HERE`, where nothing is pushed.
         read_only: it takes no pushes anywhere below its URL.
@@ -75,8 +81,7 @@ class SessionMirror:
         """Whether sessions of this repository may move here."""
         if vcs not in self.vcs:
             return False
-        patterns = self.repositories
-        return not patterns or any(fnmatchcase(repository, pattern) for pattern in patterns)
+        return not self.repositories or _names(tuple(self.repositories)).hold_repository(repository)
 
     def repository_url(self, repository: str) -> str:
         """Where the repository with this served name is."""

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
 
+from redirects.acceptance import Client
+from redirects.control import Control
 from repos.git.discovery import discover as discover_git
 from repos.hg.discovery import discover as discover_hg
 from server.placing import Placement
 from server.settings import Settings
 from server.settings_stores import MAIN, PlacementSettings
 from server.verdict import Level, Verdict
+
+_ANYBODY = Client("http://anybody.example")
 
 _PROXY = (
     "name it in regions.proxies, so that its X-Forwarded-For is believed (none is needed where"
@@ -54,7 +57,11 @@ def check_placements(settings: Settings) -> Iterator[Verdict]:
 def _unmatched(settings: Settings) -> Iterator[Verdict]:
     """A pattern that matches nothing switches nothing off."""
     patterns = settings.redirect.off_repositories
-    yield from _without_match("redirect.off_repositories", patterns, settings, fnmatchcase)
+
+    def fits(name: str, pattern: str) -> bool:
+        return Control(off_repositories=(pattern,)).held_back(_ANYBODY, name) is not None
+
+    yield from _without_match("redirect.off_repositories", patterns, settings, fits)
 
 
 def _without_match(

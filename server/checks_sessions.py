@@ -64,6 +64,13 @@ async def check_session_mirrors(
         if not asked:
             what = f"session mirror {mirror.name}: it is for no repository below ROOT"
             yield Verdict(Level.WARN, what, "check its `repositories` and `vcs`")
+    if settings.session_mirrors and (settings.public_url or settings.regions.proxies):
+        yield Verdict(
+            Level.INFO,
+            "session mirrors: should a proxy in front of this server ask clients for passwords and"
+            " hand none on, then clients send them to the mirrors as well",
+            "have it hand on who a client is, such as X-Forwarded-User: those stay here",
+        )
 
 
 def _exposed(mirror: SessionMirror, settings: Settings) -> Iterator[Verdict]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Self
 
+from redirects.names import Names
 from redirects.targets import Target
-from server.access.policies import Names
 from server.settings_stores import MAIN, PlacementSettings
 from stores.base import Store
 

@@ -45,7 +45,8 @@ class RedirectSettings(Section):
     enabled: bool = Field(True, description="False: everything inline.")
     off_repositories: tuple[Pattern, ...] = Field(
         (),
-        description="Repositories (shell patterns of served paths) whose content goes inline.",
+        description="Repositories (shell patterns of served paths, with or without `.git`) whose"
+        " content goes inline.",
     )
     off_networks: tuple[Network, ...] = Field(
         (), description="Addresses and networks whose clients get everything inline."
@@ -271,6 +272,7 @@ class Settings(BaseSettings):
             public_url=self.public_url,
             local=self.local_root is not None,
             private=self.access.private,
+            behind_login=self.access.auth == "proxy",
         )
         names = {target.name for target in self.effective_targets()}
         for upstream in self.upstreams:

@@ -38,7 +38,9 @@ class SessionMirrorSettings(StandingSection):
         " here, to everybody."
     )
     repositories: tuple[Pattern, ...] = Field(
-        (), description="Repositories (shell patterns of served paths) that it has; empty: all."
+        (),
+        description="Repositories (shell patterns of served paths, with or without `.git`) that it"
+        " has; empty: all.",
     )
     vcs: Literal["both", "git", "hg"] = Field(
         "both", description="Of what kind the repositories are that it has."
@@ -78,7 +80,12 @@ class SessionMirrorSettings(StandingSection):
 
 
 def check_session_mirrors(
-    mirrors: Sequence[SessionMirrorSettings], *, public_url: str | None, local: bool, private: bool
+    mirrors: Sequence[SessionMirrorSettings],
+    *,
+    public_url: str | None,
+    local: bool,
+    private: bool,
+    behind_login: bool,
 ) -> None:
     """See that sessions could move.
 
@@ -87,6 +94,7 @@ def check_session_mirrors(
         public_url: where clients reach this server.
         local: repositories below ROOT are served.
         private: they are not for everybody.
+        behind_login: a proxy in front asks clients for passwords, and hands none on.
 
     Raises:
         ValueError: none could, or two mirrors have one name, or one of them is this server.
@@ -112,6 +120,11 @@ def check_session_mirrors(
             "session_mirrors are given, and repositories below ROOT are private, so no session"
             " would move; remove session_mirrors, or say access.public = true if everybody may read"
             " what these repositories hold"
+        )
+    if behind_login:
+        raise ValueError(
+            'session_mirrors, and access.auth = "proxy": clients show that proxy a password'
+            " which is not seen here, and would show it to a mirror as well; remove one of them"
         )
     for mirror in mirrors:
         if mirror.url == public_url:

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 import hashlib
 import hmac
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
+from redirects.names import Names
 from server.access.credentials import Basic, Bearer, Malformed, Opaque, parse, sole
 from server.settings_upstreams import AccessSettings
 
@@ -82,28 +81,6 @@ class Caller:
     authorization: Sequence[str] = ()
     address: str = ""
     named: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """Shell patterns of names, ready to be matched; ``*`` takes slashes too."""
-
-    pattern: re.Pattern[str]
-
-    @classmethod
-    def of(cls, patterns: Iterable[str]) -> Self:
-        """Names that fit one of the patterns; none, if there is none."""
-        each = [fnmatch.translate(pattern) for pattern in patterns]
-        return cls(re.compile("|".join(each) if each else r"(?!)"))
-
-    def hold(self, name: str) -> bool:
-        """Whether ``name`` fits."""
-        return self.pattern.match(name) is not None
-
-    def hold_repository(self, name: str) -> bool:
-        """Whether a repository fits, in either of its spellings: ``a`` and ``a.git`` are one."""
-        name = name.strip("/").removesuffix("/.git").removesuffix(".git")
-        return self.hold(name) or self.hold(f"{name}.git")
 
 
 @dataclass(frozen=True, slots=True)

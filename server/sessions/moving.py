@@ -54,9 +54,14 @@ from wire.git.v2 import Fetch
 
 _log = logging.getLogger("offramp.sessions")
 
-# Names of headers that may hold a credential. git sends those of `http.extraHeader` to whatever
-# host it is redirected to, even if they are said to be for one URL alone.
-_CREDENTIALS: Final = re.compile(r"auth|cookie|token|secret|passw|credential|key", re.IGNORECASE)
+# Names of headers that may hold a credential, or in which a proxy says whom it let in: it may have
+# taken a password away, which the client would send along. git sends even the headers of
+# `http.extraHeader` to whatever host it is redirected to, if they are said to be for one URL alone.
+_CREDENTIALS: Final = re.compile(
+    r"auth|cookie|token|secret|passw|credential|key"
+    r"|user(?!-agent$)|email|identity|principal|subject|client-(?:cert|dn|verify|s-dn)",
+    re.IGNORECASE,
+)
 
 _PROTOCOL: Final = "X-Forwarded-Proto"
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import time
@@ -249,7 +250,7 @@ class MirrorWatch:
             watched.probe = now + watched.breaker.pause(self.rules, self.chance())
             task = asyncio.create_task(self._compare(watched, key, self._known[key]))
             watched.running.add(task)
-            task.add_done_callback(watched.running.discard)
+            task.add_done_callback(functools.partial(_ended, watched))
 
     def _due(self, watched: _Watched, now: float) -> list[_Key]:
         """Repositories to be looked at, the one before the others that was asked for last."""
@@ -318,7 +319,6 @@ class MirrorWatch:
         look.running = False
         look.due = now + (usual if fresh else min(look.pause, usual))
         look.pause = SOON if fresh else min(look.pause * 2, usual)
-        watched.wake.set()
 
     def _see(self, watched: _Watched, what: Seen, why: str) -> None:
         """Change what is thought of a mirror."""
@@ -345,6 +345,12 @@ class MirrorWatch:
             before.state.value,
             why,
         )
+
+
+def _ended(watched: _Watched, task: asyncio.Task[None]) -> None:
+    """There is room for another comparison: only now, whatever the task itself has said before."""
+    watched.running.discard(task)
+    watched.wake.set()
 
 
 def _tell(look: _Look, mirror: str, repository: str, told: str) -> None:

@@ -41,6 +41,8 @@ def client(address: str = "192.0.2.7", network: str = "192.0.2.0/24") -> Client:
         (Control(off_repositories=("a/*",)), Reason.OFF_FOR_REPOSITORY),
         (Control(off_repositories=("b/*", "*.git")), Reason.OFF_FOR_REPOSITORY),
         (Control(off_repositories=("b/*", "a")), None),
+        (Control(off_repositories=("a/b/c",)), Reason.OFF_FOR_REPOSITORY),
+        (Control(off_repositories=("A/B/C.git",)), Reason.OFF_FOR_REPOSITORY),
         (Control(off_networks=(ip_network("192.0.2.7/32"),)), Reason.OFF_FOR_NETWORK),
         (Control(off_networks=(ip_network("192.0.2.8/32"), ip_network("::/0"))), None),
         (Control(percentage=0), Reason.NOT_IN_PERCENTAGE),
@@ -49,7 +51,7 @@ def client(address: str = "192.0.2.7", network: str = "192.0.2.0/24") -> Client:
     ],
 )
 def test_who_is_held_back(control: Control, reason: Reason | None) -> None:
-    """By the served name, the very address, and the share; by shadow nobody."""
+    """By the served name, with .git or not, the very address, and the share; by shadow nobody."""
     for _ in range(2):  # the second time it is remembered
         assert control.held_back(client(), "a/b/c.git") is reason
 

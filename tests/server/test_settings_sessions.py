@@ -49,6 +49,11 @@ def test_mirrors_are_read_in_order() -> None:
             {"access": {"auth": "token", "tokens": [{"sha256": "ab" * 32, "repositories": ["*"]}]}},
             "private",
         ),
+        (
+            [MIRROR],
+            {"access": {"auth": "proxy", "public": True, "proxies": ["192.0.2.1/32"]}},
+            "would show it to a mirror",
+        ),
     ],
 )
 def test_what_could_not_be_is_refused(

@@ -40,13 +40,15 @@ async def test_a_mirror_is_compared_for_one_repository(
 ) -> None:
     """As servers do; one that is behind is told of."""
     given = mirror(forge.url, vcs="git")
-    (verdict,) = await found(repository.root, given)
+    verdict, proxies = await found(repository.root, given)
+    assert proxies.level is Level.INFO
+    assert "X-Forwarded-User" in proxies.remedy
     assert (verdict.level, verdict.what) == (
         Level.OK,
         f"session mirror near, {NAME}: its refs are ours",
     )
     repository.commit("refs/heads/main", 1, file="pushed")
-    (verdict,) = await found(repository.root, given)
+    verdict, _ = await found(repository.root, given)
     assert verdict.level is Level.WARN
     assert "its refs are not ours" in verdict.what
 
@@ -57,7 +59,7 @@ async def test_what_keeps_sessions_here_is_told(
     """With what to write instead."""
     copy, root = copied(repository.root, tmp_path / "other"), repository.root
     other = await serve(copy, data=tmp_path / "other-data")
-    *_, verdict = await found(root, mirror(other.url, vcs="git", offramp=True))
+    *_, verdict, _ = await found(root, mirror(other.url, vcs="git", offramp=True))
     assert "sessions.here = true" in verdict.remedy
     other = await serve(
         copy,
@@ -65,15 +67,15 @@ async def test_what_keeps_sessions_here_is_told(
         sessions={"here": True},
         session_mirrors=[mirror("http://127.0.0.1:1")],
     )
-    *_, verdict = await found(root, mirror(other.url, vcs="git"))
+    *_, verdict, _ = await found(root, mirror(other.url, vcs="git"))
     assert "offramp = true" in verdict.remedy
-    *_, verdict = await found(root, mirror(other.url, vcs="git", offramp=True))
+    *_, verdict, _ = await found(root, mirror(other.url, vcs="git", offramp=True))
     assert verdict.level is Level.OK
-    *_, verdict = await found(root, mirror(f"{other.url}/below", vcs="git", offramp=True))
+    *_, verdict, _ = await found(root, mirror(f"{other.url}/below", vcs="git", offramp=True))
     assert "status 404" in verdict.what
-    *_, verdict = await found(root, mirror("http://127.0.0.1:1", vcs="git"))
+    *_, verdict, _ = await found(root, mirror("http://127.0.0.1:1", vcs="git"))
     assert "no answer" in verdict.what
-    *_, verdict = await found(root, mirror(other.url, repositories=["nothing"], vcs="git"))
+    *_, verdict, _ = await found(root, mirror(other.url, repositories=["nothing"], vcs="git"))
     assert "no repository" in verdict.what
 
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,7 @@ from redirects.suspicion import Asker
 from server.sessions.reading import MARK, MAY_MOVE, STAY
 from tests.conformance.repositories import Repository, run_git
 from tests.conftest import Git, Serve, Served
+from tests.nginx import running_nginx
 from tests.sessions.conftest import (
     NAME,
     SELDOM,
@@ -104,7 +107,16 @@ async def test_the_redirect_is_the_client_s_alone(
 
 
 @pytest.mark.parametrize(
-    "header", ["Authorization", "Proxy-Authorization", "Cookie", "Private-Token"]
+    "header",
+    [
+        "Authorization",
+        "Proxy-Authorization",
+        "Cookie",
+        "Private-Token",
+        "X-Forwarded-User",
+        "Remote-Email",
+        "X-SSL-Client-Cert",
+    ],
 )
 async def test_credentials_do_not_go_along(
     serve: Serve, repository: Repository, forge: Forge, *, header: str
@@ -353,6 +365,31 @@ async def test_a_credential_set_for_our_url_alone_does_not_reach_the_mirror(
     assert decisions(served)["carries_credentials"] >= 1
     assert not any(request.user for request in forge.requests())
     assert "near" not in decisions(served)
+
+
+@pytest.mark.nginx
+async def test_a_password_that_a_proxy_keeps_does_not_reach_the_mirror(
+    serve: Serve, repository: Repository, forge: Forge, git: Git, tmp_path: Path
+) -> None:
+    """Stock git shows it to whom it is redirected to: who was let in by a proxy stays."""
+    served = await serve(repository.root, health=SELDOM, session_mirrors=[mirror(forge.url)])
+    await first(served, repository.url(served.url))
+    await compared(watch_of(served))
+    (tmp_path / "users").write_text("ann:{PLAIN}sesame\n")
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        login = (
+            f"server {{ listen {address}; auth_basic x; auth_basic_user_file {tmp_path}/users;"
+            f" location / {{ proxy_pass {served.url}; proxy_set_header Host $http_host;"
+            ' proxy_set_header Authorization ""; proxy_set_header X-Forwarded-Proto http;'
+            " proxy_set_header X-Forwarded-User $remote_user; }}"
+        ).replace("}}", "} }")
+        with running_nginx(tmp_path / "login", login, listener):
+            before = fetched_from(forge)
+            await git("clone", f"http://ann:sesame@{address}/{NAME}", tmp_path / "clone")
+    assert decisions(served)["carries_credentials"] >= 1
+    assert fetched_from(forge) == before
+    assert not any(request.user for request in forge.requests())
 
 
 async def test_a_mirror_that_is_made_as_the_page_says_has_our_refs(

@@ -14,7 +14,7 @@ from redirects.health import SOON, Rules, State
 from redirects.sessions import SessionMirror, Sighting, Vcs
 from server.sessions.reading import Unfit, Unreachable
 from server.sessions.refs import Ours
-from server.sessions.watch import KEPT, MirrorWatch
+from server.sessions.watch import AT_ONCE, KEPT, MirrorWatch
 
 RULES = Rules(10.0, 4.0, 0.0)
 A = SessionMirror("a", "http://a.example", max_age=60.0)
@@ -264,6 +264,20 @@ async def test_a_suspected_mirror_is_probed_now(world: World) -> None:
     assert not watch.is_suspected(B)
     assert watch._due(watched, world.now) == [("git", "app")]
     assert watch.down() == frozenset()
+
+
+async def test_comparisons_that_end_at_once_leave_nobody_waiting(world: World) -> None:
+    """There is room again as soon as they are over, and the next ones begin."""
+    watch = world.watch()
+    names = [f"app{number}" for number in range(3 * AT_ONCE)]
+    for name in names:
+        watch.seen("git", name, "X")
+    running = asyncio.create_task(watch.run())
+    try:
+        await world.until(lambda: {name for _, _, name in world.asked} == set(names))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_watching_goes_on_whatever_happens(world: World) -> None:
