@@ -27,6 +27,7 @@ from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_store, build_stores
+from stores.patient import SECONDS
 
 # Of one question to git or hg; a repository on a disk that hangs must not hang us.
 _SECONDS = 60.0
@@ -58,7 +59,8 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
                 async for verdict in checks:
                     yield verdict
     try:
-        stores = build_stores(settings, build_store(settings), writes=False)
+        main = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, main, writes=False, patience=SECONDS)
     except Unusable as error:
         yield Verdict(Level.FAIL, str(error), "change the store's settings")
         return

@@ -48,6 +48,7 @@ from server.wiring import (
 )
 from stores.base import Store, StoreUnavailable
 from stores.entity import Entity
+from stores.patient import SECONDS
 from stores.replica import NotTheSame, confirm
 
 # Content that is small enough to be read in place of a probe.
@@ -70,8 +71,8 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
     now = time.time()
     notes = []
     async with AsyncExitStack() as stack:
-        store = build_store(settings)
-        stores = build_stores(settings, store, writes=False)
+        store = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, store, writes=False, patience=SECONDS)
         stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         keys, note = _keys(settings)

@@ -283,14 +283,15 @@ async def _try(settings: Settings) -> None:
         build_targets,
         signing_keys,
     )
+    from stores.patient import SECONDS  # noqa: PLC0415
 
     check_installed(settings.tracing)
     keys = signing_keys(settings.data)
     with ThreadPoolExecutor(1) as threads:
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         await cache.close()
-    store = build_store(settings)
-    stores = build_stores(settings, store)
+    store = build_store(settings, patience=SECONDS)
+    stores = build_stores(settings, store, patience=SECONDS)
     try:
         await store.stat(PROBE_ENTITY.digest)
         await build_targets(settings, stores, keys)

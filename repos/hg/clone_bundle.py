@@ -173,15 +173,17 @@ def _bundled(
     hg: Hg, repository: Path, args: tuple[str, ...], directory: Path, told: Told
 ) -> Generator[bytes, None, None]:
     """What ``hg bundle`` writes; its end is only reached if hg ended well."""
-    with outlet(directory) as output:
-        with hg.start("bundle", *_CONFIG, *args, str(output), repository=repository) as running:
-            pipe = running.stdout.fileno()
-            while True:
-                told()
-                ready, _, _ = select.select((pipe,), (), (), _LOOK_SECONDS)
-                if not ready:
-                    continue
-                piece = os.read(pipe, _PIECE)
-                if not piece:
-                    break
-                yield piece
+    with (
+        outlet(directory) as output,
+        hg.start("bundle", *_CONFIG, *args, str(output), repository=repository) as running,
+    ):
+        pipe = running.stdout.fileno()
+        while True:
+            told()
+            ready, _, _ = select.select((pipe,), (), (), _LOOK_SECONDS)
+            if not ready:
+                continue
+            piece = os.read(pipe, _PIECE)
+            if not piece:
+                break
+            yield piece

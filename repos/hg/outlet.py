@@ -1,5 +1,5 @@
-# Law of this file: `hg bundle` writes to a file, and what it writes is to come through a pipe: so the
-# file is a link to its standard output. What a killed process left of it goes with the next one.
+# Law of this file: `hg bundle` writes to a file, and what it writes is to come through a pipe: so
+# the file is a link to its standard output. What a killed process left goes with the next one.
 
 from __future__ import annotations
 
