@@ -33,6 +33,7 @@ from server.explaining import (
 )
 from server.health import PROBE_ENTITY
 from server.locator import Locator
+from server.main_seal import remembered
 from server.placing import Stores
 from server.publish import Publisher
 from server.readback import NotReadable, read_back_anew
@@ -81,6 +82,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
         locator = await Locator.open(settings.regions, settings.data, keeps=False)
         await locator.look(session, now)
         notes += [f"list of networks not read: {e.fault}" for e in locator.lists if e.fault]
+        main = remembered(settings.data)
         publisher = Publisher(
             stores,
             targets,
@@ -88,6 +90,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
             session=session,
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
+            era=lambda: main.era,
         )
         content = await _content(settings, store, publisher, asked)
         seen, note = await _looked_at(settings, stores, targets, content)

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
+from server.main_seal import MainSeal
 from server.placing import Stores
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
@@ -160,6 +161,9 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         )
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
+        seal = MainSeal(store, settings.data)
+        with suppress(StoreError):  # each repository says what is wrong
+            await seal.look()
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
@@ -171,6 +175,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
             is_away=away.__contains__,
+            era=lambda: seal.known.era,
         )
         stack.push_async_callback(publisher.close)
         git = Git(settings.limits.program_time)
