@@ -77,9 +77,10 @@ async def _read(
     """The catalogs by name, names of targets by fingerprint, and what could not be read."""
     from indexer.catalog import CatalogError
     from server.wiring import build_store, build_stores, build_targets, signing_keys
+    from stores.patient import SECONDS
 
-    store = build_store(settings)
-    stores = build_stores(settings, store, writes=False)
+    store = build_store(settings, patience=SECONDS)
+    stores = build_stores(settings, store, writes=False, patience=SECONDS)
     try:
         targets = await build_targets(settings, stores, signing_keys(settings.data))
         found: list[Catalog] = []

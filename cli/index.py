@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.ending import unfinished
 from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options, with_root
 
@@ -37,7 +38,7 @@ def command(given: Given, *, as_json: bool, gc: bool) -> None:
     Of Mercurial repositories, the index that answers are made from is made or grown before, and
     their bundles are clone bundles.
 
-    Exits with 1 if one fails.
+    Exits with 1 if one fails, or a store hangs, for which it does not wait.
     """
     settings = with_root(settings_from(given))
     indexed = _indexed(settings, gc=gc)
@@ -45,9 +46,10 @@ def command(given: Given, *, as_json: bool, gc: bool) -> None:
         click.echo(json.dumps(_values(indexed), indent=2))
     else:
         _draw(indexed, settings)
-    for fault in indexed.faults:
+    faults = (*indexed.faults, *unfinished())
+    for fault in faults:
         UserError(fault).show()
-    if indexed.faults or any(report.failed for report in indexed.reports):
+    if faults or any(report.failed for report in indexed.reports):
         raise click.exceptions.Exit(Failed.exit_code)
 
 

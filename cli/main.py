@@ -7,6 +7,8 @@ from typing import Final
 
 import click
 
+from cli.ending import for_certain
+
 # Each is the object `command` of the module cli.<name>.
 _SUBCOMMANDS: Final = {
     "serve": "Serve every repository under ROOT.",
@@ -52,4 +54,5 @@ def offramp() -> None:
 
 def main() -> None:
     """Run the command line."""
-    offramp(prog_name="offramp")
+    with for_certain():
+        offramp(prog_name="offramp")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.ending import unfinished
 from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options
 
@@ -60,15 +61,20 @@ def command(
     Of a Mercurial repository all is removed, its index on this machine too; --object is for git.
 
     Asks nothing. Exits with 1 if nothing is known of REPO, or if a store did not answer, from which
-    it may not be gone.
+    it may not be gone; none is waited for longer than a minute.
     """
+    from stores.base import StoreUnavailable
+
     settings = settings_from(given)
     name = repo.strip("/")
     if not name:
         raise UserError(f"{repo!r} names no repository; write the path at which it is served")
     object_id = None if object_id is None else _full(object_id)
     with told_plainly():
-        report, outlets = asyncio.run(_purged(settings, name, object_id, dry_run=dry_run))
+        try:
+            report, outlets = asyncio.run(_purged(settings, name, object_id, dry_run=dry_run))
+        except StoreUnavailable as error:
+            raise Failed(f"{error}; run the same command again when it answers") from error
     if not report.known:
         raise Failed(
             f"{name}: there is no such repository, and nothing is published or recorded of it"
@@ -81,8 +87,11 @@ def command(
     for warning in (*_warnings(report), *_overlooked(settings, name, report)):
         click.echo(f"offramp: {warning}", err=True)
     for said in report.unreached:
-        UserError(f"{said}; what it holds is not gone: run the same command again").show()
-    if report.unreached:
+        UserError(f"{said}; what is there is not gone: run the same command again").show()
+    hanging = unfinished()
+    for said in hanging:
+        UserError(said).show()
+    if report.unreached or hanging:
         raise click.exceptions.Exit(Failed.exit_code)
 
 
@@ -123,13 +132,14 @@ async def _purged(
     from repos.git.program import Git
     from repos.hg.upkeep import IndexBusy
     from server.wiring import build_store, build_stores, build_targets, signing_keys
+    from stores.patient import SECONDS
 
     git = Git(settings.limits.program_time)
     report = PurgeReport(name, object_id, known=False)
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(1, "purge"))
-        store = build_store(settings)
-        stores = build_stores(settings, store, writes=not dry_run)
+        store = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, store, writes=not dry_run, patience=SECONDS)
         stack.push_async_callback(stores.close)
         settings.data.mkdir(parents=True, exist_ok=True)
         targets = await build_targets(settings, stores, signing_keys(settings.data))

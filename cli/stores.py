@@ -55,9 +55,11 @@ async def _renewed(settings: Settings, name: str) -> tuple[str, str]:
     """Renew a store; what it is called, and its new generation."""
     from server.wiring import build_store, build_stores
     from stores.base import Conflict
+    from stores.patient import SECONDS
     from stores.replica import Replica
 
-    stores = build_stores(settings, build_store(settings))
+    main = build_store(settings, patience=SECONDS)
+    stores = build_stores(settings, main, patience=SECONDS)
     try:
         store = stores.replicas[name]
         assert isinstance(store, Replica)  # noqa: S101 - as build_stores makes them

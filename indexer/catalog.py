@@ -104,6 +104,10 @@ class CloneBundle:
     required_ram: int | None = None
     store_fingerprint: str | None = None
 
+    def entities(self) -> tuple[Entity, ...]:
+        """Its file."""
+        return (self.entity,)
+
     def readable_entities(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The digest of its entity, with the targets through which it was read back."""
         yield self.entity.digest, self.readable

@@ -27,7 +27,7 @@ class GcReport:
     Attributes:
         deleted: entities that were deleted, from any store.
         freed: bytes of all that was deleted, copies too.
-        kept: how many entities remain in the main store.
+        kept: how many entities remain in the main store, but for what is permanent.
         named: how many of these are named by catalogs.
         forgotten: how many retired entries were dropped from catalogs.
         disowned: how many documents that said whose an entity was were dropped with it.
@@ -137,7 +137,7 @@ async def collect(
     return GcReport(
         deleted=tuple(sorted({stored.digest for shelf in shelves for stored in shelf.deleted})),
         freed=sum(stored.size for shelf in shelves for stored in shelf.deleted),
-        kept=len(main.there),
+        kept=len(main.there - permanent),
         named=len(main.there & named),
         forgotten=forgotten,
         disowned=0 if unreached else await _disown(store, there, now - keep, dry_run=dry_run),

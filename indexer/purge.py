@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,10 +42,14 @@ from stores.base import Conflict, Store, StoreUnavailable
 ATTEMPTS: Final = 5
 
 # Seconds that a store beside the main one has for each thing that it is asked: a mount that hangs
-# would never answer.
+# would never answer. So long all that is just being published is waited for, too.
 PATIENCE: Final = 60.0
 
 _HEX: Final = frozenset("0123456789abcdef")
+
+
+class Unfinished(StoreUnavailable):
+    """The main store does not answer; the message says what was done before."""
 
 
 class Mirror(Protocol):
@@ -152,7 +165,8 @@ class PurgeReport:
         index: the index of a Mercurial repository was removed.
         remains: the repository itself still has what was purged, and will be asked for it.
         unreached: of each store beside the main one from which something was not, or may not have
-            been removed: what it said. Purge again when it answers.
+            been removed: what it said. Purge again when it answers. Likewise of content that was
+            being published for so long that it was not waited for.
     """
 
     repository: str
@@ -264,7 +278,8 @@ async def purge(
     Raises:
         indexer.catalog.CatalogError: a catalog cannot be read; it may name anything.
         stores.base.Conflict: others changed the catalog each time that it was to be written.
-        stores.base.StoreError: the main store failed.
+        Unfinished: the main store does not answer.
+        stores.base.StoreError: it failed otherwise.
         CacheUnavailable: the disk refused.
         GitFailed: git refuses the repository.
         MirrorBusy: somebody works on the mirror.
@@ -277,7 +292,12 @@ async def purge(
         search = Search(store, cache, git, Path(scratch), subject.object_id, _objects(subject))
         everywhere = frozenset(replicas)
         copies = _Copies(replicas, placed or (lambda _: everywhere))
-        return await _Purge(subject, store, cache, git, search, now, dry_run, settle, copies).run()
+        run = _Purge(subject, store, cache, git, search, now, dry_run, settle, copies)
+        try:
+            return await run.run()
+        except StoreUnavailable as error:
+            done = "; ".join(run.done.values()) or "nothing"
+            raise Unfinished(f"{error}; done before: {done}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +335,8 @@ class _Purge:
     epoch: int = 0
     bundles: dict[str, None] = field(default_factory=dict)
     candidates: set[str] = field(default_factory=set)
+    done: dict[str, str] = field(default_factory=dict)
+    busy: set[str] = field(default_factory=set)
 
     async def run(self) -> PurgeReport:
         subject = self.subject
@@ -339,8 +361,9 @@ class _Purge:
             copied = {digest for digest in doomed if await self.copies.hold(digest)}
         else:
             await asyncio.to_thread(drop_records, self.cache, found.keys)
+            self.done["records"] = f"{len(found.keys)} records of this machine removed"
             copied = await self._delete(going, {each.digest: each.repositories for each in kept})
-            for digest in () if self.copies.unreached else doomed:
+            for digest in () if self.copies.unreached or self.busy else doomed:
                 await self.store.delete_document(claim_name(subject.repository, digest))
         removed = tuple(
             Removed(
@@ -366,8 +389,16 @@ class _Purge:
             index=index,
             remains=(subject.hg_dir is not None and subject.object_id is None)
             or (subject.git_dir is not None and await self._is_in(subject.git_dir)),
-            unreached=tuple(self.copies.unreached.values()),
+            unreached=(*self.copies.unreached.values(), *self._published()),
         )
+
+    def _published(self) -> Iterator[str]:
+        """What is to be said of content that was being published when it was to go."""
+        if self.busy:
+            yield (
+                f"{len(self.busy)} entities were still being published by a process of this machine"
+                f" after {PATIENCE:.0f} s, such as {min(self.busy)}; a store may get them yet"
+            )
 
     async def _is_known(self) -> bool:
         subject = self.subject
@@ -396,6 +427,7 @@ class _Purge:
             self.epoch = epoch = max(epoch, catalog.epoch + 1)
             if not self.dry_run:
                 await asyncio.to_thread(self.cache.epochs.raise_to, name, epoch)
+                self.done["epoch"] = f"this machine answers from nothing before epoch {epoch}"
             doomed = await self._doomed(catalog)
             changed = catalog.purged(doomed, epoch, self.now)
             if not self.dry_run:
@@ -403,6 +435,7 @@ class _Purge:
                     await self.store.write_document(catalog_name(name), encode(changed), version)
                 except Conflict:
                     continue
+                self.done["catalog"] = "its catalog names no bundle with it"
             self.bundles |= dict.fromkeys(
                 each for each in _ids(catalog) if each not in _ids(changed)
             )
@@ -450,6 +483,7 @@ class _Purge:
             return False
         if not self.dry_run:
             await asyncio.to_thread(mirror.remove)
+            self.done["mirror"] = "its mirror removed"
             if existed:  # nothing that was made from it since the epoch began is used either
                 await self._raise_epoch()
         return existed
@@ -465,7 +499,9 @@ class _Purge:
             return False
         if self.dry_run:
             return index.exists
-        return await asyncio.to_thread(index.remove)
+        removed = await asyncio.to_thread(index.remove)
+        self.done["index"] = "its index removed"
+        return removed
 
     async def _others(self) -> _Others:
         """What the store says of the content of other repositories."""
@@ -510,21 +546,43 @@ class _Purge:
         for digest in leaving:
             publications.forget(digest)
         await asyncio.to_thread(drop_entities, self.cache, going.keys())
+        self.done["local"] = f"{len(going)} entities removed from this machine's disk"
         if were_readable:
             await asyncio.sleep(self.settle)
-        for digest in going:
+        for number, digest in enumerate(going, 1):
             # Whoever is publishing it may be at it for long, in another store.
             await self.store.delete(digest)
+            self.done["main"] = f"{number} of them from {self.store.name}"
+        deadline = asyncio.get_running_loop().time() + PATIENCE
         for digest in going:
             # And not while it is being published; what was published meanwhile is forgotten too.
-            async with publications.lock(digest):
+            async with self._nobody_publishing(digest, deadline):
                 publications.forget(digest)
                 await asyncio.to_thread(partial(self.cache.entities.take_back, digest))
                 await self.store.delete(digest)
         copied = set()
         for digest, keepers in copies.items():
-            async with publications.lock(digest):
+            async with self._nobody_publishing(digest, deadline):
                 publications.forget(digest)
                 if await self.copies.delete(digest, keepers):
                     copied.add(digest)
         return copied & going.keys()
+
+    @asynccontextmanager
+    async def _nobody_publishing(self, digest: str, deadline: float) -> AsyncIterator[None]:
+        """A block during which nobody on this machine publishes an entity; that is waited for.
+
+        Whoever is still at it then, such as a copy to a store that hangs, is not waited for. What
+        he does after the block is for the next purge to find, and is told.
+
+        Args:
+            digest: which.
+            deadline: until when, on the event loop's clock; afterwards there is one try for each.
+        """
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await stack.enter_async_context(self.cache.publications.lock(digest))
+            except TimeoutError:
+                self.busy.add(digest)
+            yield

@@ -29,6 +29,7 @@ from server.git.http import GitHttp
 from server.hg.http import HgHttp
 from server.logs import Access, request_id
 from server.outcome import Outcome
+from server.quantities import age
 from server.runtime import Runtime
 from server.sending import Stalled
 from server.status.routes import StatusRoutes
@@ -41,6 +42,9 @@ _log = logging.getLogger("offramp.app")
 KEEPALIVE_SECONDS: Final = 75.0
 
 # Answered to everybody at all times: whoever watches over us must see that we are busy, not gone.
+# How long whoever asks whether we are ready is told of a main store that had changed.
+_TOLD_SECONDS: Final = 86400.0
+
 _ALWAYS: Final = frozenset(("/-/livez", "/-/readyz", "/-/metrics"))
 
 # Others are a client's invention.
@@ -336,6 +340,9 @@ class _Shell:
             states = dict(sessions.watch.states())
             passed += [f"mirror {n} ({states[n].value})" for n in sorted(sessions.watch.down())]
         note = f"; passed over: {', '.join(passed)}" if passed else ""
+        ago = time.time() - self.runtime.seal.known.noticed
+        if ago < _TOLD_SECONDS:
+            note += f"; the main store was found to be another one, or emptied, {age(ago)} ago"
         return web.Response(text=f"ok{note}\n")
 
     async def nothing(self, request: web.Request) -> web.Response:

@@ -8,12 +8,14 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from cache.epochs import Epochs
 from cache.errors import CacheUnavailable
 from indexer.catalog import Bundle, CatalogError, CloneBundle, catalog_name, read
 from indexer.plan import KINDS
+from indexer.publishing import is_stored
+from server.main_seal import SKEW
 from stores.base import Store, StoreError
 
 _log = logging.getLogger("offramp.catalogs")
@@ -27,8 +29,14 @@ BEHIND: Final = 1.0
 
 _KIND_NAMES: Final = {kind.filter: kind.name for kind in KINDS}
 
+_Bundle = TypeVar("_Bundle", Bundle, CloneBundle)
+
 Learned = Callable[[str, int], Awaitable[object]]
 """Told the served name of a repository that was purged by another machine, and its epoch now."""
+
+
+def _never() -> float:
+    return 0.0
 
 
 @dataclass(slots=True)
@@ -63,15 +71,20 @@ class Catalogs:
         refresh: seconds between two looks.
         epochs: what this machine knows of epochs; told what the catalogs say. None: nothing.
         learned: called, in a task of its own, when a catalog says more than this machine knew.
+        since: when the store was found to be another one than before, in seconds since the epoch;
+            of what is older it is seen first that the store has it. See
+            :class:`server.main_seal.Known`.
     """
 
     store: Store
     refresh: float
     epochs: Epochs | None = None
     learned: Learned | None = None
+    since: Callable[[], float] = _never
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _readable: dict[str, frozenset[str]] = field(default_factory=dict)
     _learning: set[asyncio.Task[None]] = field(default_factory=set)
+    _began: int = 0
 
     async def bundles(self, repository: str) -> tuple[Bundle, ...]:
         """What is published of a repository; empty while the store does not answer."""
@@ -131,6 +144,14 @@ class Catalogs:
             await asyncio.sleep(self.refresh)
             await self.refresh_all()
 
+    def begin_anew(self) -> None:
+        """Forget what is published: the store is another one than it was, or was emptied."""
+        self._began += 1
+        for watched in self._watched.values():
+            watched.empty()
+            watched.loaded = False
+        self._find_readable()
+
     async def refresh_all(self) -> None:
         """Read the catalog of every watched repository once, and forget the idle ones."""
         now = time.monotonic()
@@ -163,6 +184,7 @@ class Catalogs:
             watched.loading = None
 
     async def _read(self, repository: str, watched: _Watched) -> None:
+        began = self._began
         document = await self.store.read_document(catalog_name(repository))
         version = "" if document is None else document.version
         if version == watched.version:
@@ -175,6 +197,10 @@ class Catalogs:
             catalog = await asyncio.to_thread(read, document.body, repository, self.store.name)
             bundles, clone_bundles = catalog.bundles, catalog.clone_bundles
             epoch = catalog.epoch
+            bundles = await self._stored(bundles)
+            clone_bundles = await self._stored(clone_bundles)
+            if began != self._began:
+                return  # what was seen is of a store that is no more
         known = self._known(repository)
         if epoch < known:
             # A purge on this machine has begun, and is about to write the catalog; or that is gone.
@@ -190,6 +216,24 @@ class Catalogs:
         watched.clone_bundles = clone_bundles
         for digest, fingerprints in watched.readable_entities():
             self._readable[digest] = frozenset(fingerprints)
+
+    async def _stored(self, bundles: tuple[_Bundle, ...]) -> tuple[_Bundle, ...]:
+        """Those that are not older than the store, and those of the others that it has.
+
+        Raises:
+            StoreError: it does not answer.
+        """
+        since = self.since()
+        if not since:
+            return bundles
+
+        async def is_there(bundle: _Bundle) -> bool:
+            if bundle.created >= since + SKEW:
+                return True
+            return all([await is_stored(self.store, each) for each in bundle.entities()])
+
+        found = await asyncio.gather(*map(is_there, bundles))
+        return tuple(each for each, there in zip(bundles, found, strict=True) if there)
 
     def _learn(self, repository: str, epoch: int) -> None:
         """Another machine has purged the repository: let this one forget it, and know it."""

@@ -17,6 +17,7 @@ from server.checks_hg_bundles import check_hg_bundles
 from server.checks_keys import check_mixed_up
 from server.checks_limits import check_limits
 from server.checks_machine import check_machine
+from server.checks_main_store import check_seal
 from server.checks_public_url import check_public_url
 from server.checks_regions import check_regions
 from server.checks_scopes import check_scopes
@@ -27,6 +28,7 @@ from server.checks_upstreams import check_access, check_upstreams
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_store, build_stores
+from stores.patient import SECONDS
 
 # Of one question to git or hg; a repository on a disk that hangs must not hang us.
 _SECONDS = 60.0
@@ -58,7 +60,8 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
                 async for verdict in checks:
                     yield verdict
     try:
-        stores = build_stores(settings, build_store(settings), writes=False)
+        main = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, main, writes=False, patience=SECONDS)
     except Unusable as error:
         yield Verdict(Level.FAIL, str(error), "change the store's settings")
         return
@@ -66,6 +69,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
         stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         for checks in (
+            check_seal(stores.main, settings.data),
             check_store(stores.main),
             check_copies(stores),
             check_targets(settings, stores, session),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from server.open_files import allowed, needed
+from server.open_files import allowed, connections, needed
 from server.settings_limits import LimitSettings
 from server.verdict import Level, Verdict
 
@@ -16,6 +16,7 @@ def check_limits(limits: LimitSettings) -> Iterator[Verdict]:
         yield Verdict(
             Level.WARN,
             f"open files: this user may have {most}, and limits.connections ="
-            f" {limits.connections} may need {wanted}",
+            f" {limits.connections} may need {wanted}; so a process takes"
+            f" {connections(limits)} connections",
             f"raise it (LimitNOFILE={wanted} in the service), or lower limits.connections",
         )

@@ -33,6 +33,7 @@ from server.explaining import (
 )
 from server.health import PROBE_ENTITY
 from server.locator import Locator
+from server.main_seal import remembered
 from server.placing import Stores
 from server.publish import Publisher
 from server.readback import NotReadable, read_back_anew
@@ -48,6 +49,7 @@ from server.wiring import (
 )
 from stores.base import Store, StoreUnavailable
 from stores.entity import Entity
+from stores.patient import SECONDS
 from stores.replica import NotTheSame, confirm
 
 # Content that is small enough to be read in place of a probe.
@@ -70,8 +72,8 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
     now = time.time()
     notes = []
     async with AsyncExitStack() as stack:
-        store = build_store(settings)
-        stores = build_stores(settings, store, writes=False)
+        store = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, store, writes=False, patience=SECONDS)
         stack.push_async_callback(stores.close)
         session = await stack.enter_async_context(aiohttp.ClientSession())
         keys, note = _keys(settings)
@@ -80,6 +82,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
         locator = await Locator.open(settings.regions, settings.data, keeps=False)
         await locator.look(session, now)
         notes += [f"list of networks not read: {e.fault}" for e in locator.lists if e.fault]
+        main = remembered(settings.data)
         publisher = Publisher(
             stores,
             targets,
@@ -87,6 +90,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
             session=session,
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
+            era=lambda: main.era,
         )
         content = await _content(settings, store, publisher, asked)
         seen, note = await _looked_at(settings, stores, targets, content)

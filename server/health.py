@@ -45,6 +45,10 @@ def _nobody(target: str, state: State) -> None:
     del target, state
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class _Watched:
     """One target under observation.
@@ -132,6 +136,7 @@ class Health:
         chance: draws from 0 to 1.
         replicas: the other stores, by name.
         reads: by the name of a target, that of the store it reads; without one, the main store.
+        confirm: called before each look at the main store; what it raises is a failure of that.
     """
 
     store: Store
@@ -143,6 +148,7 @@ class Health:
     chance: Callable[[], float] = random.random
     replicas: Mapping[str, Store] = field(default_factory=dict)
     reads: Mapping[str, str] = field(default_factory=dict)
+    confirm: Callable[[], Awaitable[None]] = _nothing
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _behind: dict[str, _Behind] = field(default_factory=dict)
     _down: frozenset[str] = field(default=frozenset())
@@ -400,7 +406,7 @@ class Health:
             )
 
         try:
-            await in_time(lambda: keep_probe(behind.store), self.rules.interval, told=late)
+            await in_time(lambda: self._see_store(behind), self.rules.interval, told=late)
         except NotTheSame as error:
             if behind.said != error.what:
                 _log.warning("%s", error)
@@ -412,6 +418,11 @@ class Health:
             return False
         behind.said = _NO_ANSWER
         return True
+
+    async def _see_store(self, behind: _Behind) -> None:
+        if behind.name == MAIN:
+            await self.confirm()
+        await keep_probe(behind.store)
 
 
 async def keep_probe(store: Store) -> None:

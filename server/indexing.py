@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
+from server.main_seal import MainSeal
 from server.placing import Stores
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
@@ -46,6 +47,7 @@ from server.upstreams.mirrors import MIRRORS, mirrored_repositories
 from server.upstreams.routes import Routes
 from server.wiring import build_store, build_stores, build_targets, signing_keys
 from stores.base import Store, StoreError, StoreUnavailable
+from stores.patient import SECONDS
 from stores.replica import seals
 
 _log = logging.getLogger("offramp.indexing")
@@ -61,9 +63,6 @@ _SETTLE_SECONDS: Final = 2.0
 
 # Its mtime, below the data directory, is when a repository was last changed through us.
 _CHANGED: Final = "changed"
-
-# Seconds within which a store beside the main one must have answered to be used by a run.
-_ANSWERS_WITHIN: Final = 60.0
 
 # Of one run that failed everywhere, so many faults are remembered.
 _FAILURES: Final = 20
@@ -151,8 +150,8 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
     """See :func:`index_all`."""
     async with AsyncExitStack() as stack:
         threads = stack.enter_context(ThreadPoolExecutor(settings.limits.programs, "index"))
-        store = build_store(settings)
-        stores = build_stores(settings, store)
+        store = build_store(settings, patience=SECONDS)
+        stores = build_stores(settings, store, patience=SECONDS)
         stack.push_async_callback(stores.close)
         targets = await build_targets(settings, stores, signing_keys(settings.data))
         away = await _away(stores)
@@ -162,6 +161,9 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         )
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
+        seal = MainSeal(store, settings.data)
+        with suppress(StoreError):  # each repository says what is wrong
+            await seal.look()
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
@@ -173,6 +175,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
             is_away=away.__contains__,
+            era=lambda: seal.known.era,
         )
         stack.push_async_callback(publisher.close)
         git = Git(settings.limits.program_time)
@@ -263,15 +266,16 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
 async def _away(stores: Stores) -> dict[str, str]:
     """What is wrong with the stores that cannot be written to, by name.
 
-    The main one is taken for granted: without it, each repository says what is wrong.
+    The main one is taken for granted: without it, each repository says what is wrong. A store has
+    the same time for each answer later on; see :class:`stores.patient.PatientStore`.
     """
 
     async def said(name: str, store: Store) -> tuple[str, str]:
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN):
+            async with asyncio.timeout(SECONDS):
                 await keep_probe(store)
         except TimeoutError:
-            return name, f"{store.name} has not answered within {_ANSWERS_WITHIN:.0f} s"
+            return name, f"{store.name} has not answered within {SECONDS:.0f} s"
         except StoreUnavailable as error:
             return name, str(error)
         return name, ""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,6 +42,12 @@ LOST_FOR: Final = 3 * 3600.0
 # Before a fingerprint, in a note that says the opposite of others.
 _LOST: Final = "-"
 
+# After the fingerprint of a target that reads the main store, before the era of the note.
+_OF: Final = "@"
+
+# What may come after a fingerprint in a note.
+_AFTER: Final = re.compile(f"[ {_OF}]")
+
 _Named = tuple[str, str | None, frozenset[str]]
 """Digest and demanded type, which an entity is to those who read it back, and stores it is for."""
 
@@ -57,6 +64,11 @@ def _never() -> bool:
 
 def _stays() -> object:
     return True
+
+
+def _first() -> str:
+    """The era of a main store that was never another one."""
+    return ""
 
 
 @dataclass(slots=True)
@@ -121,6 +133,8 @@ class Publisher:
         keep: seconds that a store keeps an entity after the last ``put`` of it.
         max_url_life: seconds that a URL given out lives at most.
         is_away: whether others have found that a store, by its name, does not answer.
+        era: of the main store, now; what was read back through it in another one does not count.
+            See :class:`server.main_seal.Known`.
         retry_after: see :data:`server.turns.RETRY_AFTER`.
         parallel: see :data:`server.turns.PARALLEL`.
         clock: seconds since the epoch.
@@ -140,6 +154,7 @@ class Publisher:
         keep: float,
         max_url_life: float,
         is_away: Callable[[str], bool] = nobody_away,
+        era: Callable[[], str] = _first,
         retry_after: float = RETRY_AFTER,
         parallel: int = PARALLEL,
         clock: Callable[[], float] = time.time,
@@ -159,11 +174,14 @@ class Publisher:
         self._lease = keep - longest
         self._turns = Turns(stores.named(), is_away, retry_after, parallel, monotonic)
         self._clock = clock
+        self._era = era
+        main = (target for target in self._targets if stores.read_by(target) == MAIN)
+        self._of_main = frozenset(target.fingerprint for target in main)
         self._running: dict[_Named, _Run] = {}
 
     def readable(self, entity: Entity) -> frozenset[str]:
         """Fingerprints of the targets through which ``entity`` may be named now."""
-        return _readable(self._publications, entity, self._clock())
+        return self._readable(entity, self._clock())
 
     def still(self, entity: Entity, readable: Iterable[str]) -> frozenset[str]:
         """Those of the targets (fingerprints) of which it was not seen since that it is lost."""
@@ -180,7 +198,7 @@ class Publisher:
         async with self._publications.lock(entity.digest):
             now, fingerprint = self._clock(), target.fingerprint
             notes = self._publications.readable(entity.digest, now)
-            gone = (note for note in notes if note.partition(" ")[0] == fingerprint)
+            gone = (note for note in notes if _AFTER.split(note, 1)[0] == fingerprint)
             self._publications.record(
                 entity.digest, (_LOST + fingerprint,), now, LOST_FOR, instead_of=gone
             )
@@ -247,6 +265,30 @@ class Publisher:
         claiming = claim(self._stores.main, repository, entity.digest, self._clock())
         await self._turns.ask(MAIN, claiming)
 
+    def _readable(self, entity: Entity, now: float) -> frozenset[str]:
+        """Fingerprints of the targets of which :func:`_note` was noted for ``entity``."""
+        every = self._publications.readable(entity.digest, now)
+        notes = frozenset(self._of_now(note for note in every if not note.startswith(_LOST)))
+        typed = entity.demanded_type
+        if typed is not None:
+            suffix = f" {typed}"
+            return frozenset(n.removesuffix(suffix) for n in notes if n.endswith(suffix))
+        if any(" " in note for note in notes):
+            return frozenset(note for note in notes if " " not in note)
+        return notes
+
+    def _of_now(self, notes: Iterable[str]) -> Iterator[str]:
+        """Those of ``notes`` that are not of another era, without its name."""
+        era = self._era()
+        for note in notes:
+            if not era and _OF not in note:  # as almost always
+                yield note
+                continue
+            of, blank, typed = note.partition(" ")
+            fingerprint, _, noted = of.partition(_OF)
+            if noted == (era if fingerprint in self._of_main else ""):
+                yield f"{fingerprint}{blank}{typed}"
+
     async def read_back(self, target: Target, entity: Entity) -> None:
         """Read ``entity`` back through ``target``, whole and in part, as clients would.
 
@@ -280,7 +322,7 @@ class Publisher:
         async with self._publications.lock(entity.digest):
             # Another process may have done it while we waited for the lock.
             half_time = self._clock() + self._lease / 2
-            fresh = _readable(self._publications, entity, half_time)
+            fresh = self._readable(entity, half_time)
             reads: dict[str, list[Target]] = {}
             for target in self._targets:
                 if self._stores.read_by(target) in stores:
@@ -317,11 +359,11 @@ class Publisher:
         try:
             async with self._turns.turn(MAIN):
                 # The lease begins before the store's own count of the entity's age can.
-                began = self._clock()
+                began, era = self._clock(), self._era()
                 self._turns.refuse_while_down(MAIN)
                 await self._turns.put(MAIN, entity, path)
                 run.stored.set()
-                await self._count(entity, missing.get(MAIN, ()), began, run)
+                await self._count(entity, missing.get(MAIN, ()), began, run, era)
         except BaseException:
             # What the main store does not have is nowhere else.
             for copy in copies:
@@ -352,13 +394,16 @@ class Publisher:
             await self._count(entity, targets, began, run)
 
     async def _count(
-        self, entity: Entity, targets: Sequence[Target], began: float, run: _Run
+        self, entity: Entity, targets: Sequence[Target], began: float, run: _Run, era: str = ""
     ) -> None:
-        """Read an entity back through targets, and record through which it came."""
+        """Read an entity back through targets, and record through which it came.
+
+        ``era``: of the store, when the entity was put there.
+        """
         came = await asyncio.gather(*(self._comes_back(target, entity) for target in targets))
         readable = frozenset[str]().union(*came)
         if readable:
-            notes = {_note(entity, fingerprint) for fingerprint in readable}
+            notes = {_note(entity, fingerprint, era) for fingerprint in readable}
             lost = {_LOST + fingerprint for fingerprint in readable}
             self._publications.record(entity.digest, notes, began, self._lease, instead_of=lost)
         run.came(readable)
@@ -391,23 +436,12 @@ class Publisher:
         return frozenset((target.fingerprint,))
 
 
-def _note(entity: Entity, fingerprint: str) -> str:
+def _note(entity: Entity, fingerprint: str, era: str) -> str:
     """How it is noted that ``entity`` came back: the same bytes under another type are not it.
 
-    A fingerprint has no blank; alone it says that the bytes came, whatever type was told.
+    A fingerprint has no blank; alone it says that the bytes came, whatever type was told. ``era``:
+    of the store; empty for all but the main one.
     """
     typed = entity.demanded_type
-    return fingerprint if typed is None else f"{fingerprint} {typed}"
-
-
-def _readable(publications: Publications, entity: Entity, now: float) -> frozenset[str]:
-    """Fingerprints of the targets of which :func:`_note` was noted for ``entity``."""
-    notes = publications.readable(entity.digest, now)
-    notes = frozenset(note for note in notes if not note.startswith(_LOST))
-    typed = entity.demanded_type
-    if typed is not None:
-        suffix = f" {typed}"
-        return frozenset(n.removesuffix(suffix) for n in notes if n.endswith(suffix))
-    if any(" " in note for note in notes):
-        return frozenset(note for note in notes if " " not in note)
-    return notes
+    of = f"{fingerprint}{_OF}{era}" if era else fingerprint
+    return of if typed is None else f"{of} {typed}"

@@ -34,6 +34,7 @@ from server.health import PROBE_ENTITY, Health
 from server.indexing import Indexing, changed
 from server.locator import Locator
 from server.logs import AccessLog, configure
+from server.main_seal import MainSeal
 from server.metrics import Metrics
 from server.observing import Observing
 from server.pipeline import Pipeline
@@ -88,6 +89,7 @@ class Runtime:
     cache: Cache
     http: aiohttp.ClientSession
     publisher: Publisher
+    seal: MainSeal
     catalogs: Catalogs
     health: Health
     repeats: Repeats[Target]
@@ -175,6 +177,12 @@ class Runtime:
         asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
         http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        seal = MainSeal(store, settings.data)
+
+        async def confirm() -> None:
+            if await seal.look():
+                catalogs.begin_anew()
+
         health = Health(
             store,
             targets,
@@ -183,6 +191,7 @@ class Runtime:
             metrics.target,
             replicas=stores.replicas,
             reads=stores.reads,
+            confirm=confirm,
         )
         publisher = Publisher(
             stores,
@@ -192,6 +201,7 @@ class Runtime:
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
             is_away=health.is_away,
+            era=lambda: seal.known.era,
         )
 
         async def forget(name: str, epoch: int) -> None:
@@ -200,7 +210,13 @@ class Runtime:
             identities = {each.identity for each in known if each is not None} or {str(mirror)}
             await forget_local(cache, frozenset(identities), epoch)
 
-        catalogs = Catalogs(store, settings.git.catalog_refresh, cache.epochs, forget)
+        catalogs = Catalogs(
+            store,
+            settings.git.catalog_refresh,
+            cache.epochs,
+            forget,
+            since=lambda: seal.known.since,
+        )
         # Before anybody asks: what has not been seen to work is not named.
         await health.begin()
         decisions = Decisions(metrics, settings.log.decisions)
@@ -290,6 +306,7 @@ class Runtime:
             cache=cache,
             http=http,
             publisher=publisher,
+            seal=seal,
             catalogs=catalogs,
             health=health,
             repeats=repeats,

@@ -152,12 +152,9 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     if parent is not None:
         # A worker without its parent would hold the port for ever.
         loop.add_reader(parent.sentinel, stopped.set)
-    missing = allow(settings.limits)
-    if missing and not written.quiet:
-        _log.warning(
-            "%d open files fewer are allowed than limits.connections may need; see offramp doctor",
-            missing,
-        )
+    most = allow(settings.limits)
+    if not written.quiet:
+        _tell_if_fewer(settings, most)
     # The parent has seen that the store answers. A worker that is started again while that is away
     # must come up all the same: everything goes inline then.
     insist = parent is None
@@ -193,7 +190,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             listening.bound,
             limits.request_time,
             BACKLOG,
-            limits.connections,
+            most,
             passed=listening.passed,
         )
         ready(settings.listen)
@@ -213,6 +210,18 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
         reloading.cancel()
         await asyncio.gather(reloading, return_exceptions=True)
         await runtime.close()
+
+
+def _tell_if_fewer(settings: Settings, most: int) -> None:
+    """Say so if fewer connections may be open than the settings say."""
+    wanted = settings.limits.connections
+    if most < wanted:
+        _log.warning(
+            "%d connections are taken side by side, not %d as limits.connections says: no more"
+            " files may be open; see offramp doctor",
+            most,
+            wanted,
+        )
 
 
 def _end_within(seconds: float) -> None:
@@ -274,14 +283,15 @@ async def _try(settings: Settings) -> None:
         build_targets,
         signing_keys,
     )
+    from stores.patient import SECONDS  # noqa: PLC0415
 
     check_installed(settings.tracing)
     keys = signing_keys(settings.data)
     with ThreadPoolExecutor(1) as threads:
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         await cache.close()
-    store = build_store(settings)
-    stores = build_stores(settings, store)
+    store = build_store(settings, patience=SECONDS)
+    stores = build_stores(settings, store, patience=SECONDS)
     try:
         await store.stat(PROBE_ENTITY.digest)
         await build_targets(settings, stores, keys)
@@ -332,6 +342,7 @@ class _Parent:
 
         self._restarted = worker_restarts(CollectorRegistry()).inc
         configure(self._settings.log)
+        _tell_if_fewer(self._settings, allow(self._settings.limits))
         for name in (signal.SIGTERM, signal.SIGINT):
             signal.signal(name, self._stop)
         signal.signal(signal.SIGHUP, self._hang_up)

@@ -28,6 +28,7 @@ from server.settings_targets import S3StoreSettings, S3TargetSettings, StoreSett
 from server.signers import signer_of
 from stores.base import Store, StoreError, StoreUnavailable
 from stores.directory import DirectoryStore
+from stores.patient import PatientStore
 from stores.replica import Replica, generation_of, innermost
 
 if TYPE_CHECKING:
@@ -47,8 +48,11 @@ class Unusable(Exception):  # noqa: N818 - what the settings are
     """The settings, or a file that they name, cannot be used; the message says what to change."""
 
 
-def build_store(settings: Settings) -> Store:
+def build_store(settings: Settings, *, patience: float | None = None) -> Store:
     """The main store that the settings describe; nothing is asked of it yet.
+
+    ``patience``: seconds that it has for each answer, see :class:`stores.patient.PatientStore`;
+    None where whoever asks sees to that. S3 has times of its own.
 
     Raises:
         Unusable: it cannot be built from these settings.
@@ -56,13 +60,16 @@ def build_store(settings: Settings) -> Store:
     store = settings.store
     if store.type == "s3":
         return _s3_store(store)
-    return DirectoryStore(store.path or settings.data / "store")
+    return _directory(store.path or settings.data / "store", patience)
 
 
-def build_stores(settings: Settings, main: Store, *, writes: bool = True) -> Stores:
+def build_stores(
+    settings: Settings, main: Store, *, writes: bool = True, patience: float | None = None
+) -> Stores:
     """The main store, and beside it those of ``stores`` in the settings.
 
     ``writes``: False where nothing may be written by looking; see :class:`stores.replica.Replica`.
+    ``patience``: see :func:`build_store`.
 
     Raises:
         Unusable: one cannot be built from these settings.
@@ -70,7 +77,7 @@ def build_stores(settings: Settings, main: Store, *, writes: bool = True) -> Sto
     replicas = {
         store.name: Replica(
             store.name,
-            _s3_store(store) if store.type == "s3" else DirectoryStore(store.path),
+            _s3_store(store) if store.type == "s3" else _directory(store.path, patience),
             main,
             writes=writes,
         )
@@ -78,6 +85,11 @@ def build_stores(settings: Settings, main: Store, *, writes: bool = True) -> Sto
     }
     reads = {target.name: target.store for target in settings.effective_targets()}
     return Stores(main, replicas, reads, placements_of(settings.placements))
+
+
+def _directory(root: Path, patience: float | None) -> Store:
+    store = DirectoryStore(root)
+    return store if patience is None else PatientStore(store, patience)
 
 
 def _s3_store(store: S3StoreSettings) -> S3Store:

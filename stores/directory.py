@@ -50,8 +50,19 @@ _CLOSE_SECONDS: Final = 5.0
 # Why a file cannot be linked though it can be copied: another file system, a file system without
 # links, a file with too many, or a kernel that forbids links to files of others.
 _NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.EOPNOTSUPP}
+# Names of closed stores of which a thread has not ended yet.
+_hanging: Final[set[str]] = set()
 # Not there: no such name, or a document's name where another one needs a directory.
 _ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+def hanging() -> tuple[str, ...]:
+    """Names of the stores that were closed in this process, and of which threads still run.
+
+    They hang in the file system. Python waits for every thread when a process ends, and so for
+    these: whoever has nothing else to do ends by :func:`os._exit`.
+    """
+    return tuple(sorted(_hanging))
 
 
 class DirectoryStore:
@@ -156,9 +167,11 @@ class DirectoryStore:
 
         def end() -> None:
             self._executor.shutdown()
+            _hanging.discard(self.name)
             with suppress(RuntimeError):  # nobody waits any more
                 loop.call_soon_threadsafe(ended.set_result, None)
 
+        _hanging.add(self.name)
         # One of the loop's own threads would be waited for at its end.
         threading.Thread(target=end, daemon=True).start()
         await asyncio.wait((ended,), timeout=_CLOSE_SECONDS)

@@ -29,7 +29,7 @@ from stores.entity import Entity
 PREFIX: Final = "stores/"
 
 _GENERATION_BYTES: Final = 16
-_GENERATION: Final = re.compile("[0-9a-f]{32}")
+GENERATION: Final = re.compile("[0-9a-f]{32}")
 
 # How often the document is read again that others write at the same time: they do so once.
 _ATTEMPTS: Final = 3
@@ -82,7 +82,7 @@ def parse(document: Document) -> Expected:
         said = None
     match said:
         case {"generation": str(generation), "settled": bool(settled)}:
-            if _GENERATION.fullmatch(generation):
+            if GENERATION.fullmatch(generation):
                 return Expected(generation, settled, document.version)
     raise ValueError('it is not {"generation": <32 hex digits>, "settled": <true or false>}')
 
@@ -93,11 +93,35 @@ def seal(generation: str) -> tuple[Entity, bytes]:
     return Entity(hashlib.sha256(content).hexdigest(), len(content), "text/plain"), content
 
 
-async def seals(main: Store) -> frozenset[str]:
-    """Digests of the seals of all replicas of which the main store says what it expects.
+async def put_seal(store: Store, generation: str) -> None:
+    """Put the seal of a generation into a store.
 
-    Of others than those of the settings, too: a replica may have been named otherwise, and may be
-    so again.
+    Raises:
+        stores.base.StoreError: it does not answer, or does not take it.
+    """
+    own, content = seal(generation)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "seal")
+        path.write_bytes(content)
+        await store.put(own, path)
+
+
+async def is_sealed(store: Store, generation: str) -> bool:
+    """Whether a store has the seal of a generation.
+
+    Raises:
+        stores.base.StoreError: it does not answer.
+    """
+    own = seal(generation)[0]
+    found = await store.stat(own.digest)
+    return found is not None and found.size == own.size
+
+
+async def seals(main: Store) -> frozenset[str]:
+    """Digests of the seals of all stores of which the main store says what it expects.
+
+    Of its own, too (see `server/main_seal.py`), and of others than those of the settings: a replica
+    may have been named otherwise, and may be so again.
 
     Raises:
         stores.base.StoreError: it does not answer.
@@ -159,7 +183,7 @@ class Replica:
             StoreUnavailable: it, or the main store, does not answer.
         """
         generation = await self.generation()
-        sealed = await self._is_sealed(generation)
+        sealed = await is_sealed(self.inner, generation)
         if sealed and self._settled:
             return
         expected = await self._expected()
@@ -178,7 +202,7 @@ class Replica:
             self._settled = True
         elif self._writes:
             if not sealed:
-                await self._put_seal(generation)
+                await put_seal(self.inner, generation)
             await self._settle(expected)
 
     async def renew(self) -> str:
@@ -191,18 +215,18 @@ class Replica:
             StoreUnavailable: it, or the main store, does not answer.
         """
         found = await self._main.read_document(PREFIX + self.label)
-        chosen = Expected(_chosen(), settled=False)
+        new = Expected(chosen(), settled=False)
         # First, so that whoever comes now neither believes nor seals what was before.
         version = await self._main.write_document(
-            PREFIX + self.label, chosen.body, None if found is None else found.version
+            PREFIX + self.label, new.body, None if found is None else found.version
         )
         if found is not None and (before := _generation_in(found)):
             # Whoever runs and has that in mind finds out.
             await self.inner.delete(seal(before)[0].digest)
-        await self._put_seal(chosen.generation)
-        self._generation, self._settled = chosen.generation, False
-        await self._settle(Expected(chosen.generation, settled=False, version=version))
-        return chosen.generation
+        await put_seal(self.inner, new.generation)
+        self._generation, self._settled = new.generation, False
+        await self._settle(Expected(new.generation, settled=False, version=version))
+        return new.generation
 
     # --- what stores do -------------------------------------------------------------------------
 
@@ -293,28 +317,16 @@ class Replica:
                     ) from error
             if not self._writes:
                 return Expected("", settled=False)
-            chosen = Expected(_chosen(), settled=False)
+            first = Expected(chosen(), settled=False)
             try:
-                version = await self._main.write_document(name, chosen.body, None)
+                version = await self._main.write_document(name, first.body, None)
             except Conflict:
                 continue  # somebody else was first
-            return Expected(chosen.generation, settled=False, version=version)
+            return Expected(first.generation, settled=False, version=version)
         raise StoreUnavailable(
             f"{self._main.name}, document {name}: others wrote it each time that it was not there;"
             " try again"
         )
-
-    async def _is_sealed(self, generation: str) -> bool:
-        own = seal(generation)[0]
-        found = await self.inner.stat(own.digest)
-        return found is not None and found.size == own.size
-
-    async def _put_seal(self, generation: str) -> None:
-        own, content = seal(generation)
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "seal")
-            path.write_bytes(content)
-            await self.inner.put(own, path)
 
     async def _settle(self, expected: Expected) -> None:
         """Say in the main store that the seal was seen: without it, it is not the one."""
@@ -326,7 +338,8 @@ class Replica:
         self._settled = True
 
 
-def _chosen() -> str:
+def chosen() -> str:
+    """A generation that no store was ever of."""
     return secrets.token_hex(_GENERATION_BYTES)
 
 

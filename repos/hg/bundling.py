@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from repos.hg.build import Builder, Misfit
+from repos.hg.outlet import outlet
 from repos.hg.program import Hg
 from wire.hg.bundle2 import BundleError, BundleReader, Part, PartData
 from wire.hg.changegroup import ChangegroupError, ChangegroupReader
@@ -16,15 +16,15 @@ from wire.hg.changegroup import ChangegroupError, ChangegroupReader
 SERVED: Final = "heads(not secret())"
 """What clients may have; hidden changesets are left out by hg itself."""
 
-_STDOUT: Final = "/proc/self/fd/1"
-
 # Parts that save a Mercurial work, and say nothing that the changegroup does not.
 _CACHES: Final = (b"hgtagsfnodes", b"cache:rev-branch-cache")
 
 _PIECE: Final = 256 << 10
 
 
-def pour(hg: Hg, repository: Path, base: Sequence[bytes], builder: Builder) -> None:
+def pour(
+    hg: Hg, repository: Path, base: Sequence[bytes], builder: Builder, directory: Path
+) -> None:
     """Put what is served, and is no ancestor of ``base``, into the index of ``builder``.
 
     Args:
@@ -32,18 +32,17 @@ def pour(hg: Hg, repository: Path, base: Sequence[bytes], builder: Builder) -> N
         repository: the directory that has the ``.hg``.
         base: changesets that the index has with all their ancestors; hg must know them.
         builder: takes it.
+        directory: of the index; under its lock.
 
     Raises:
         HgFailed: hg would not bundle.
         Misfit: what it bundled does not fit the index.
+        OSError: the disk refused.
     """
     bases = [word for node in base for word in ("--base", node.hex())] or ["--base", "null"]
     reading = _Reading(builder)
     wrong: Misfit | None = None
-    with TemporaryDirectory(prefix="offramp-bundle-") as place:
-        # hg removes a bundle that it cannot finish, and where it cannot, that is all that it says.
-        output = Path(place, "bundle")
-        output.symlink_to(_STDOUT)
+    with outlet(directory) as output:
         args = ("-t", "none-v2", "-r", SERVED, *bases, str(output))
         with hg.start("bundle", *args, repository=repository) as running:
             while piece := running.stdout.read1(_PIECE):  # type: ignore[attr-defined]

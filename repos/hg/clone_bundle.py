@@ -14,13 +14,13 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 from repos.hg.bundle_file import BundleFile
 from repos.hg.bundle_reading import BadBundle, Changesets, StoreFiles
 from repos.hg.bundling import SERVED
 from repos.hg.nodes import NODE
+from repos.hg.outlet import outlet
 from repos.hg.program import Hg
 from wire.hg.bundle2 import MAGIC
 
@@ -93,7 +93,8 @@ def make_bundles(
     Args:
         hg: how to run it.
         repository: the directory that has the ``.hg``.
-        paths: of each kind (``zstd-v2``, ``gzip-v2``), where it goes.
+        paths: of each kind (``zstd-v2``, ``gzip-v2``), where it goes: into one directory, which the
+            caller alone uses now.
         publishing: clients are told that drafts are public.
         level: of zstd, 1 to 22.
         told: see :data:`Told`.
@@ -108,7 +109,8 @@ def make_bundles(
         files = [stack.enter_context(BundleFile(kind, path, level)) for kind, path in paths.items()]
         revs = SERVED if publishing else PUBLIC
         args = ("-t", "none-v2", "-r", revs, "--base", "null")
-        pieces = stack.enter_context(closing(_bundled(hg, repository, args, told)))
+        directory = next(iter(paths.values())).parent
+        pieces = stack.enter_context(closing(_bundled(hg, repository, args, directory, told)))
         header = b""
         for piece in pieces:
             reading.take(piece)
@@ -142,7 +144,7 @@ def make_stream_bundle(hg: Hg, repository: Path, path: Path, told: Told) -> Made
     Args:
         hg: how to run it.
         repository: the directory that has the ``.hg``.
-        path: where it goes.
+        path: where it goes, into a directory that the caller alone uses now.
         told: see :data:`Told`.
 
     Raises:
@@ -154,7 +156,8 @@ def make_stream_bundle(hg: Hg, repository: Path, path: Path, told: Told) -> Made
     digest = hashlib.sha256()
     size = 0
     args = ("--all", "-t", _STREAM_TYPE)
-    with path.open("wb") as file, closing(_bundled(hg, repository, args, told)) as pieces:
+    pouring = _bundled(hg, repository, args, path.parent, told)
+    with path.open("wb") as file, closing(pouring) as pieces:
         for piece in pieces:
             reading.take(piece)
             digest.update(piece)
@@ -167,21 +170,20 @@ def make_stream_bundle(hg: Hg, repository: Path, path: Path, told: Told) -> Made
 
 
 def _bundled(
-    hg: Hg, repository: Path, args: tuple[str, ...], told: Told
+    hg: Hg, repository: Path, args: tuple[str, ...], directory: Path, told: Told
 ) -> Generator[bytes, None, None]:
     """What ``hg bundle`` writes; its end is only reached if hg ended well."""
-    with TemporaryDirectory(prefix="offramp-bundle-") as place:
-        # hg removes a bundle that it cannot finish, and where it cannot, that is all that it says.
-        output = Path(place, "bundle")
-        output.symlink_to("/proc/self/fd/1")
-        with hg.start("bundle", *_CONFIG, *args, str(output), repository=repository) as running:
-            pipe = running.stdout.fileno()
-            while True:
-                told()
-                ready, _, _ = select.select((pipe,), (), (), _LOOK_SECONDS)
-                if not ready:
-                    continue
-                piece = os.read(pipe, _PIECE)
-                if not piece:
-                    break
-                yield piece
+    with (
+        outlet(directory) as output,
+        hg.start("bundle", *_CONFIG, *args, str(output), repository=repository) as running,
+    ):
+        pipe = running.stdout.fileno()
+        while True:
+            told()
+            ready, _, _ = select.select((pipe,), (), (), _LOOK_SECONDS)
+            if not ready:
+                continue
+            piece = os.read(pipe, _PIECE)
+            if not piece:
+                break
+            yield piece

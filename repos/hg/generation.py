@@ -3,6 +3,7 @@
 #
 #     <directory>/lock              held by who changes anything here
 #     <directory>/current           the name of the generation that counts
+#     <directory>/hg-output         while hg gives what the index grows by
 #     <directory>/<name>/index.sqlite, and `open`, on which its readers hold a shared lock
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ class Keeper:
         try:
             builder = Builder(db, Dag.empty(), growing=False)
             if state.told.heads != (bytes(20),):
-                pour(self.hg, self.hg_dir.parent, (), builder)
+                pour(self.hg, self.hg_dir.parent, (), builder, self.directory)
             else:
                 builder.finish()
             database.write_meta(db, "format", database.FORMAT)
@@ -283,7 +283,8 @@ class Keeper:
         tops = dag.heads(dag.ancestors(revs))[:_MOST_BASES]
         with _growing(generation.path) as db:
             builder = Builder(db, dag, growing=True)
-            pour(self.hg, self.hg_dir.parent, [dag.node(rev) for rev in tops], builder)
+            bases = [dag.node(rev) for rev in tops]
+            pour(self.hg, self.hg_dir.parent, bases, builder, self.directory)
             if any(builder.dag.rev(head) is None for head in new.told.heads):
                 # What was to be served went away meanwhile. What came may stay: it is not served.
                 db.execute("COMMIT")

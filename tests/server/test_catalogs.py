@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cache.records import Part
 from indexer.catalog import Bundle, Catalog, CloneBundle, catalog_name, encode
 from server import catalogs as module
 from server.catalogs import Catalogs
+from server.main_seal import SKEW
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore, Hang
 from stores.memory import MemoryStore
@@ -325,3 +327,68 @@ async def test_an_epoch_outlives_its_catalog(store: FaultyStore, epochs: Epochs)
     await catalogs.refresh_all()
     assert await ids(catalogs) == []
     assert Catalogs(store, 0.0, epochs).epoch("p.git") == catalogs.epoch("p.git") == 2
+
+
+# --- a store that is not the one that it was --------------------------------------------
+
+
+def put(store: FaultyStore, *entities: Entity) -> None:
+    """Let the store hold something of their names and sizes."""
+    memory = store.inner
+    assert isinstance(memory, MemoryStore)
+    for entity in entities:
+        memory.entities[entity.digest] = bytes(entity.size)
+        memory.modified[entity.digest] = 0.0
+
+
+async def test_what_is_older_than_the_store_is_looked_for(store: FaultyStore) -> None:
+    """A bundle counts only if the store has all of it; one that was made long after counts."""
+    since = 0.0
+    catalogs = Catalogs(store, 0.0, since=lambda: since)
+    kept, half = bundle("kept", 1.0), bundle("blobless", 1.0)
+    half = replace(half, bundle_file=Entity("f" * 64, 7), bundle_readable=READABLE)
+    clones = (clone_bundle("here"), replace(clone_bundle("away"), kind="zstd-v2"))
+    await publish(store, kept, half, clone_bundles=clones)
+    put(store, kept.pack.entity, half.pack.entity, clones[0].entity)
+    assert set(await ids(catalogs)) == {"kept", "blobless"}
+    since = 2.0
+    catalogs.begin_anew()
+    assert catalogs.readable(kept.pack.entity.digest) == frozenset()
+    assert await ids(catalogs) == ["kept"]
+    assert catalogs.readable(kept.pack.entity.digest)
+    assert await catalogs.clone_bundles("p.git") == clones[:1]
+    await publish(store, replace(half, created=since + SKEW), kept)
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["blobless", "kept"]
+
+
+async def test_a_catalog_that_is_read_while_the_store_changes(store: FaultyStore) -> None:
+    """It is read again."""
+    since = 2.0
+    catalogs = Catalogs(store, 0.0, since=lambda: since)
+    released = asyncio.Event()
+    store.faults["stat"] = Hang(released)
+    kept = bundle("kept", 1.0)
+    await publish(store, kept)
+    put(store, kept.pack.entity)
+    asking = asyncio.create_task(ids(catalogs))
+    while not store.calls["stat"]:  # noqa: ASYNC110 - it goes on until it asks
+        await asyncio.sleep(0)
+    catalogs.begin_anew()
+    released.set()
+    assert await asking == []
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["kept"]
+
+
+async def test_a_store_that_does_not_say_what_it_has(store: FaultyStore) -> None:
+    """Nothing is named before it says so."""
+    catalogs = Catalogs(store, 0.0, since=lambda: 2.0)
+    kept = bundle("kept", 1.0)
+    await publish(store, kept)
+    put(store, kept.pack.entity)
+    store.faults["stat"] = Fail()
+    assert await ids(catalogs) == []
+    store.faults.clear()
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["kept"]

@@ -501,6 +501,43 @@ async def test_what_is_lost_is_lost_under_every_type(bench: Bench, source: Sourc
     assert publisher.still(source[0], {bench.own.fingerprint})
 
 
+async def test_what_was_read_back_in_another_era_does_not_count(
+    bench: Bench, source: Source
+) -> None:
+    """Under any type; it is published again, by every process, and the eras do not mix."""
+    eras = ["", "a" * 32, "b" * 32, "a" * 32]
+    era = ""
+    one, other = (bench.publisher(bench.cdn, bench.own, era=lambda: era) for _ in range(2))
+    both = frozenset({bench.cdn.fingerprint, bench.own.fingerprint})
+    typed = replace(source[0], media_type=MERCURIAL)
+    for number, era in enumerate(eras):  # noqa: B007 - read by the publishers
+        if number < 3:
+            assert not one.readable(source[0])
+            assert not other.readable(typed)
+            await one.publish(*source, REPO)
+            await one.publish(typed, source[1], REPO)
+        assert other.readable(source[0]) == both
+        assert other.readable(typed) == {bench.own.fingerprint}
+    await one.lost(bench.own, source[0])
+    assert other.readable(source[0]) == {bench.cdn.fingerprint}
+    assert not other.readable(typed)
+
+
+async def test_an_era_that_begins_while_something_is_published(
+    bench: Bench, source: Source
+) -> None:
+    """What was put there before does not count after."""
+    era = ["a" * 32]
+    publisher = bench.publisher(bench.own, era=lambda: era[0])
+    running, released = await bench.hang(publisher, source)
+    era[0] = "b" * 32
+    released.set()
+    await running
+    assert not publisher.readable(source[0])
+    era[0] = "a" * 32
+    assert publisher.readable(source[0])
+
+
 @pytest.mark.parametrize("media_type", ["application/x-git-packed-objects", "text/plain"])
 async def test_other_types_are_not_demanded(bench: Bench, source: Source, media_type: str) -> None:
     """What no client looks at may come back as anything: a static server keeps no types."""

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -308,6 +309,23 @@ def workers_of(process: Process) -> list[int]:
             if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes():
                 found.append(child)
     return found
+
+
+def test_more_connections_than_files(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who comes when no more files may be open is refused, and not left to wait; that is told."""
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400)); "
+    monkeypatch.setitem(globals(), "CODE", lower + CODE)
+    server = start()
+    port = int(server.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        for _ in range(44):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            server.get("/p.git/info/refs?service=git-upload-pack")
+    assert server.stop() == 0
+    assert "44 connections are taken side by side, not 4096" in (tmp_path / "stderr").read_text()
 
 
 def test_workers_share_port_and_figures(start: Start, root: Path, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from stores.base import Store
 from stores.directory import DirectoryStore
 from stores.entity import Entity
 from stores.memory import MemoryStore
+from stores.patient import PatientStore
 from stores.replica import Replica
 from stores.s3 import S3Store
 
@@ -117,7 +118,7 @@ async def make_s3(moto_endpoint: str, bucket: str) -> AsyncIterator[Callable[...
         await store.close()
 
 
-@pytest.fixture(params=["directory", "s3", "s3-with-prefix", "memory", "replica"])
+@pytest.fixture(params=["directory", "s3", "s3-with-prefix", "memory", "replica", "patient"])
 async def bench(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -133,6 +134,9 @@ async def bench(
         case "replica":
             made = _memory()
             made = replace(made, store=Replica("eu", made.store, MemoryStore()))
+        case "patient":
+            made = _memory()
+            made = replace(made, store=PatientStore(made.store))
         case kind:
             prefix = "offramp/main" if kind == "s3-with-prefix" else ""
             made = _s3(make_s3(prefix), bucket, prefix)

@@ -26,6 +26,7 @@ from server.exchange import EXCHANGE, Exchange
 from server.hg.v1.bundling import Bundling
 from server.hg.v1.getbundle import GetBundleCommand
 from server.pipeline import Pipeline
+from tests.conformance.fleet import SELDOM
 from tests.conftest import Serve, Served
 from tests.hg.asking import serve_hg
 from tests.hg.controlled import kept
@@ -152,7 +153,8 @@ async def test_a_bundle_that_the_store_has_lost(
     serve: Serve, shelf: Shelf, reference: Reference, tmp_path: Path, *, version: str
 ) -> None:
     """A client that may falls back; after the next run of the indexer all is well again."""
-    served = await serve_hg(serve, shelf.root("branches"))
+    # Nobody looks at the store meanwhile, and finds that it was emptied.
+    served = await serve_hg(serve, shelf.root("branches"), health=SELDOM)
     await publish(served)
     assert lose(served) >= 3
     person, url = reference.person(version), f"{served.url}/{REPO}"

@@ -9,6 +9,7 @@ import pytest
 
 from indexer import purge as module
 from indexer.ownership import claim, claims
+from indexer.purge import Unfinished
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore, Hang, Method
 from stores.memory import MemoryStore
@@ -129,6 +130,41 @@ async def test_what_is_being_published_for_long_keeps_nothing_in_the_main_store(
         assert not running.done()
     await running
     assert await house.stored() == set()
+
+
+async def test_what_is_being_published_for_too_long_is_not_waited_for(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has gone from everywhere all the same; that is not said, and the next purge looks."""
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    digest = digest_of(await house.record(house.pack("main")))
+    replica = await copied(house)
+    async with house.cache.publications.lock(digest):
+        report = await house.purge(replicas={"eu": replica})
+        (said,) = report.unreached
+        assert said.startswith("1 entities were still being published by a process of this machine")
+        assert digest in said
+        assert (await house.stored(), await held(replica), house.local()) == (set(), set(), set())
+        # Whoever holds it may be about to put it there.
+        assert digest in await claims(house.store, house.served.name)
+    assert (await house.purge(replicas={"eu": replica})).unreached == ()
+    assert await claims(house.store, house.served.name) == set()
+
+
+async def test_what_was_done_before_the_main_store_failed(house: House) -> None:
+    """It is told, so that whoever waits knows what is answered no more."""
+    await house.record(house.pack("main"))
+    house.store = FaultyStore(house.store, {"delete": Fail(2)})
+    with pytest.raises(Unfinished) as raised:
+        await house.purge()
+    done = str(raised.value).partition("; done before: ")[2]
+    assert done.split("; ") == [
+        "this machine answers from nothing before epoch 1",
+        "its catalog names no bundle with it",
+        "1 records of this machine removed",
+        "5 entities removed from this machine's disk",
+        "1 of them from faulty memory",
+    ]
 
 
 async def test_a_store_that_hangs_has_a_time(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
