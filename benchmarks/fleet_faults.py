@@ -14,6 +14,9 @@ from typing import Final, Self
 # to notice that a target is dead, and a few probes to believe that it lives.
 SETTLING: Final = 300.0
 
+# Seconds of a whole day.
+_DAY: Final = 86_400.0
+
 # Seconds for which a target that flaps answers, and for which it does not.
 _UP: Final = (60.0, 240.0)
 _DOWN: Final = (20.0, 120.0)
@@ -126,10 +129,17 @@ class Calendar:
         outages.append(Outage("eu-b", *gone, Manner.REFUSES))
         settling = min(SETTLING, hour / 12)
         well, us, eu = "every target is well", frozenset({"us-a", "us-b"}), frozenset({"eu-b"})
+        # Who flapped is held for as long on a short day as on a long one, where it is little.
+        held = frozenset({"ap-a"}) if length < _DAY else frozenset[str]()
         phases = (
             Phase(well, 0.0, flapping[0]),
             Phase("ap-a flaps", flapping[0], flapping[1], unsteady=frozenset({"ap-a"})),
-            Phase(well, flapping[1] + 2 * settling, region[0]),
+            Phase(
+                "ap-a may be held" if held else well,
+                flapping[1] + 2 * settling,
+                region[0],
+                unsteady=held,
+            ),
             Phase("us-a and us-b are dead", region[0] + settling, region[1], us),
             Phase(well, region[1] + settling, gone[0]),
             Phase("eu-b is dead", gone[0] + settling, length, eu),

@@ -19,7 +19,7 @@ from typing import Final
 
 from redirects.health import SOON, Breaker, Rules, Seen, State
 from redirects.targets import Target
-from server.lateness import in_time
+from server.lateness import Doubt, in_time
 from server.settings_stores import MAIN
 from stores.base import Store
 from stores.entity import Entity
@@ -85,6 +85,7 @@ class Observed:
         seen: what was seen of it last.
         latency: seconds that the last probe took that came back (two requests, on a connection of
             its own); None: none did yet.
+        held: seconds for which it is held down at least, because it fell again and again; else 0.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Observed:
     turned: float
     seen: str
     latency: float | None = None
+    held: float = 0.0
 
 
 @dataclass(slots=True)
@@ -188,9 +190,8 @@ class Health:
             lasted = now - behind.turned
             return Observed(name, State.DOWN, False, lasted, lasted, behind.said, watched.latency)
         lasted, turned, latency = now - breaker.since, now - watched.turned, watched.latency
-        return Observed(
-            name, breaker.state, breaker.is_named, lasted, turned, watched.said, latency
-        )
+        held, seen = breaker.held(now), breaker.told(watched.said, now)
+        return Observed(name, breaker.state, breaker.is_named, lasted, turned, seen, latency, held)
 
     @property
     def is_store_down(self) -> bool:
@@ -301,14 +302,28 @@ class Health:
         behind = self._store_of(watched)
         if behind.is_down:
             return
-        seen, why = await self._probed(watched.target)
+
+        def see(seen: Seen, why: str) -> None:
+            # What was seen while the store went or came says nothing of how it is now.
+            if not behind.is_down and began >= behind.turned:
+                self._see(watched, seen, why)
+
+        seen, why = await self._probed(watched.target, self._doubt(watched, see))
         if seen is Seen.ANSWERED:
             watched.latency = self.clock() - began
-        # What was seen while the store went or came says nothing of how it is now.
-        if not behind.is_down and began >= behind.turned:
-            self._see(watched, seen, why)
+        see(seen, why)
 
-    async def _probed(self, target: Target) -> tuple[Seen, str]:
+    def _doubt(self, watched: _Watched, see: Callable[[Seen, str], None]) -> Doubt | None:
+        """What is seen before its time is over, where a probe takes longer than it used to."""
+        if watched.latency is None:
+            return None
+        patience, usual = self.rules.patience(watched.latency), watched.latency
+        if patience is None:
+            return None
+        why = f"no answer within {patience:.1f} s, where the last one took {usual:.2f} s"
+        return Doubt(patience, partial(see, Seen.LATE, why))
+
+    async def _probed(self, target: Target, doubt: Doubt | None) -> tuple[Seen, str]:
         """Probe one target, through the URL that a client would get."""
 
         def late(seconds: float) -> None:
@@ -322,7 +337,10 @@ class Health:
 
         try:
             await in_time(
-                lambda: self.read_back(target, PROBE_ENTITY), self.rules.timeout, told=late
+                lambda: self.read_back(target, PROBE_ENTITY),
+                self.rules.timeout,
+                told=late,
+                doubt=doubt,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, clients would meet it too
             said = str(error).removeprefix(f"entity {PROBE_ENTITY.digest}, ")
@@ -360,7 +378,7 @@ class Health:
             state.value,
             lasted,
             before.state.value,
-            why,
+            watched.breaker.told(why, now),
         )
 
     def _name(self) -> None:

@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self, TypeVar
@@ -29,12 +30,36 @@ Told = Callable[[float], None]
 """Told by how many seconds the loop was late, when something is tried again for that."""
 
 
-async def in_time(attempt: Callable[[], Awaitable[_T]], seconds: float, told: Told) -> _T:
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """What is done before the time of an attempt is over, if it has not come by then.
+
+    Attributes:
+        after: seconds from its beginning.
+        say: is called then, once for each attempt, if our own loop was not late.
+    """
+
+    after: float
+    say: Callable[[], None]
+
+
+async def in_time(
+    attempt: Callable[[], Awaitable[_T]],
+    seconds: float,
+    told: Told,
+    doubt: Doubt | None = None,
+) -> _T:
     """What ``attempt`` gives, within ``seconds`` of an event loop that keeps its times.
 
     An attempt that took too long while the loop was late by more than :data:`LATE` of the time is
     made again at once, :data:`AGAIN` times at most; and has as much more time as was lost, up to
     twice the ``seconds``, or a loop that is always late would never see it come.
+
+    Args:
+        attempt: is made.
+        seconds: that it has.
+        told: when it is made again.
+        doubt: what is done if it takes long.
 
     Raises:
         TimeoutError: it did not come in time.
@@ -42,7 +67,7 @@ async def in_time(attempt: Callable[[], Awaitable[_T]], seconds: float, told: To
     """
     allowed = seconds
     for _ in range(AGAIN):
-        with _Lateness() as lateness:
+        with _Lateness() as lateness, _doubting(doubt, lateness):
             try:
                 async with asyncio.timeout(allowed):
                     return await attempt()
@@ -54,6 +79,24 @@ async def in_time(attempt: Callable[[], Awaitable[_T]], seconds: float, told: To
         allowed = seconds + min(late, seconds)
     async with asyncio.timeout(allowed):
         return await attempt()
+
+
+@contextmanager
+def _doubting(doubt: Doubt | None, lateness: _Lateness) -> Iterator[None]:
+    """Have the doubt said in time, unless what this is around has ended by then."""
+    if doubt is None:
+        yield
+        return
+
+    def say() -> None:
+        if lateness.seconds() <= LATE * doubt.after:
+            doubt.say()
+
+    timer = asyncio.get_running_loop().call_later(doubt.after, say)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass(slots=True)

@@ -42,7 +42,8 @@ class HealthSettings(Section):
         ge=1,
         le=100,
         description="Probes that must come back, one after another, for a target that was down to"
-        " be named again. Of one that flaps, up to 256 times as many.",
+        " be named again. One that is down again less than ten minutes after an outage must"
+        " answer for ten to fifteen minutes.",
     )
     suspicion: Duration = Field(
         30.0,

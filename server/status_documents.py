@@ -190,6 +190,7 @@ class TargetDocument(_Document):
     named: bool
     since: AwareDatetime
     named_since: AwareDatetime | None
+    held_until: AwareDatetime | None
     seen: str
     regions: tuple[str, ...]
     priority: int
@@ -236,6 +237,7 @@ def _target(observed: Observed, target: TargetSettings, place: int, now: float) 
         named=observed.is_named,
         since=_time(now - observed.lasted),
         named_since=_time(now - observed.turned) if observed.is_named else None,
+        held_until=_time(now + observed.held) if observed.held else None,
         seen=observed.seen,
         regions=target.regions,
         priority=place if target.priority is None else target.priority,

@@ -343,7 +343,7 @@ class MirrorWatch:
             state.value,
             now - before.since,
             before.state.value,
-            why,
+            watched.breaker.told(why, now),
         )
 
 

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from redirects.damping import HELD_AT_MOST
 from redirects.health import SOON, Breaker, Rules, Seen, State
 
 RULES = Rules()
-OK, BAD, AGAIN = Seen.ANSWERED, Seen.FAILED, Seen.ASKED_AGAIN
+OK, BAD, AGAIN, LATE = Seen.ANSWERED, Seen.FAILED, Seen.ASKED_AGAIN, Seen.LATE
 events = st.sampled_from(Seen)
 
 
@@ -43,6 +44,18 @@ def after(*seen: Seen, rules: Rules = RULES, every: float = 1.0) -> Breaker:
         ((BAD, BAD, OK, BAD), State.DOWN, False),
         ((BAD, BAD, OK, BAD, OK), State.HALF_OPEN, False),
         ((BAD, BAD, OK, OK), State.UP, True),
+        ((LATE,), State.SUSPECT, False),
+        ((LATE, AGAIN), State.SUSPECT, False),
+        ((LATE, OK), State.UP, True),
+        ((LATE, OK, BAD, OK), State.UP, True),
+        ((LATE, BAD), State.SUSPECT, False),
+        ((LATE, BAD, LATE, BAD), State.DOWN, False),
+        ((AGAIN, LATE), State.SUSPECT, False),
+        ((BAD, LATE, OK), State.UP, True),
+        ((BAD, OK, LATE, BAD), State.DOWN, False),
+        ((BAD, BAD, LATE, OK), State.HALF_OPEN, False),
+        ((BAD, BAD, OK, LATE), State.HALF_OPEN, False),
+        ((BAD, BAD, OK, LATE, OK), State.UP, True),
     ],
 )
 def test_the_way_through_the_states(seen: tuple[Seen, ...], state: State, named: bool) -> None:
@@ -62,12 +75,15 @@ def test_thresholds() -> None:
 
 @given(st.lists(events, max_size=40))
 def test_nobody_is_sent_to_a_target_that_failed_last(seen: list[Seen]) -> None:
-    """Whatever else was seen: after a failed probe only one that comes back lets it be named."""
+    """Whatever else was seen: after a failed probe only one that comes back lets it be named.
+
+    Likewise while one is late.
+    """
     breaker = after(*seen)
     probes = [what for what in seen if what is not AGAIN]
-    if probes and probes[-1] is BAD:
+    if probes and probes[-1] is not OK:
         assert not breaker.is_named
-    if not probes or BAD not in probes:
+    if BAD not in probes and (not probes or probes[-1] is OK):
         assert breaker.is_named
 
 
@@ -76,6 +92,7 @@ def test_nobody_is_sent_to_a_target_that_failed_last(seen: list[Seen]) -> None:
     [
         ((), State.UNSEEN),
         ((AGAIN,), State.UNSEEN),
+        ((LATE,), State.UNSEEN),
         ((OK,), State.UP),
         ((BAD,), State.SUSPECT),
         ((BAD, OK), State.UP),
@@ -98,7 +115,7 @@ def test_what_is_forgotten_is_not_named(seen: list[Seen]) -> None:
     assert not forgotten.is_named
     down = before.state in {State.DOWN, State.HALF_OPEN}
     assert forgotten.state is (State.DOWN if down else State.UNSEEN)
-    assert forgotten.falls == before.falls
+    assert forgotten.damping.merit == before.damping.merit
     assert forgotten.seen(OK, 51.0, Rules(up_after=2)).is_named is not down
 
 
@@ -110,26 +127,66 @@ def test_who_has_failed(seen: list[Seen]) -> None:
     assert breaker.has_failed is (not breaker.is_named)
 
 
-@given(st.lists(events, max_size=40))
-def test_answers_bring_every_target_back(seen: list[Seen]) -> None:
-    """However often it flapped, a target that answers from now on is up again after 512 probes."""
-    breaker = after(*seen)
-    for _ in range(512):
-        breaker = breaker.seen(OK, 100.0, RULES)
+@given(st.lists(st.tuples(events, st.floats(0, 1000)), max_size=40), st.floats(1, 60))
+def test_answers_bring_every_target_back(seen: list[tuple[Seen, float]], every: float) -> None:
+    """However often it fell: who answers from now on is up when the longest hold is over."""
+    breaker, now = Breaker(), 0.0
+    for what, pause in seen:
+        now += pause
+        breaker = breaker.seen(what, now, RULES)
+    ends = now + HELD_AT_MOST + RULES.up_after * every
+    while now < ends:
+        now += every
+        breaker = breaker.seen(OK, now, RULES)
+    assert breaker.state is State.UP
+    assert breaker.held(now) == 0
+
+
+@given(
+    before=st.floats(0, 1e6),
+    failures=st.integers(2, 2000),
+    rules=st.builds(Rules, down_after=st.integers(1, 2), up_after=st.integers(1, 5)),
+)
+def test_one_outage_costs_no_more_than_the_thresholds(
+    before: float, failures: int, rules: Rules
+) -> None:
+    """However long it was: who is down once is named when it has answered `up_after` times."""
+    breaker, now = Breaker(), before
+    for _ in range(failures):
+        now += 6
+        breaker = breaker.seen(BAD, now, rules)
+    assert breaker.state is State.DOWN
+    assert breaker.held(now) == 0
+    for _ in range(rules.up_after):
+        assert not breaker.is_named
+        now += 6
+        breaker = breaker.seen(OK, now, rules)
     assert breaker.state is State.UP
 
 
-def test_a_target_that_flaps_must_answer_longer() -> None:
-    """Each fall soon after it rose takes four times as many answers, up to 256 times as many."""
-    breaker, taken = Breaker(), []
-    for _ in range(7):
-        breaker = breaker.seen(BAD, 0.0, RULES).seen(BAD, 0.0, RULES)
-        answers = 0
-        while breaker.state is not State.UP:
-            breaker = breaker.seen(OK, 0.0, RULES)
-            answers += 1
-        taken.append(answers)
-    assert taken == [2, 8, 32, 128, 512, 512, 512]
+def test_a_target_that_flaps_is_held() -> None:
+    """From its second fall within ten minutes on, until it has answered for ten minutes or more."""
+    breaker = after(BAD, BAD, OK, OK, BAD)
+    assert breaker.state is State.DOWN
+    assert breaker.held(5.0) == pytest.approx(847, abs=1)
+    now = 5.0
+    while breaker.state is not State.UP:
+        now += 6
+        breaker = breaker.seen(OK, now, RULES)
+        assert breaker.held(now) > 0 or breaker.is_named
+    assert 600 <= now - 5.0 <= HELD_AT_MOST
+
+
+def test_who_falls_while_it_is_held_waits_anew() -> None:
+    """What it answered in between counts for nothing; and the time does not become longer."""
+    breaker = after(BAD, BAD, OK, OK, BAD)
+    held, now = breaker.held(5.0), 5.0
+    for _ in range(20):
+        for what in (*[OK] * 30, BAD):
+            now += 6
+            breaker = breaker.seen(what, now, RULES)
+            assert not breaker.is_named
+        assert breaker.held(now) == pytest.approx(held)
 
 
 def test_one_that_fails_every_second_time_is_not_named() -> None:
@@ -150,15 +207,27 @@ def test_a_packet_lost_now_and_then_is_nothing() -> None:
 
 
 def test_a_fall_long_after_is_the_first_again() -> None:
-    """Who was up for ten minutes is believed as soon as at first."""
-    breaker = after(BAD, BAD, OK, OK, BAD, BAD, OK, OK)
-    assert breaker.state is State.HALF_OPEN
-    for second in range(5, 11):
-        breaker = breaker.seen(OK, float(second), RULES)
-    assert (breaker.state, breaker.since) == (State.UP, 10.0)
+    """Who was up for a while is believed as soon as at first."""
+    breaker = after(BAD, BAD, OK, OK)
     for what in (BAD, BAD, OK, OK):
         breaker = breaker.seen(what, 700.0, RULES)
     assert breaker.state is State.UP
+
+
+def test_a_store_that_was_away_shortens_no_hold() -> None:
+    """Nobody saw whether it answered meanwhile."""
+    breaker = after(BAD, BAD, OK, OK, BAD, OK)
+    held = breaker.held(5.0)
+    assert breaker.forgotten(800.0).held(800.0) == pytest.approx(held)
+    assert after(OK).forgotten(800.0).held(800.0) == 0
+
+
+def test_when_a_probe_is_late() -> None:
+    """By what the last one took, and later than a packet that was lost; not after it has failed."""
+    assert RULES.patience(0.0) == 1.5
+    assert RULES.patience(0.5) == 2.5
+    assert RULES.patience(1.3) is None
+    assert Rules(timeout=1.0).patience(0.01) is None
 
 
 def test_since_when() -> None:

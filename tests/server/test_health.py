@@ -19,6 +19,8 @@ from redirects.targets import HttpTarget, Target
 from redirects.window import Window
 from server.health import PROBE, PROBE_ENTITY, Health
 from server.readback import NotReadable, read_back_anew
+from server.settings_targets import HttpTargetSettings
+from server.status_documents import TargetsDocument
 from stores.entity import Entity
 from stores.faulty import Fail, FaultyStore, Hang
 from stores.memory import MemoryStore
@@ -378,6 +380,77 @@ async def test_who_never_answers_has_failed(store: FaultyStore) -> None:
     await health.probe()
     assert health.states() == (("one", State.SUSPECT),)
     assert health.down() == {ONE.fingerprint}
+
+
+async def test_a_target_that_hangs_is_not_named_before_its_time_is_over(
+    store: FaultyStore, targets: Targets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probe takes longer than it used to; and it is named again as soon as that is back."""
+    loop, ahead = asyncio.get_running_loop(), 0.0
+    real = loop.time
+    monkeypatch.setattr(loop, "time", lambda: real() + ahead)
+    hangs, seen = False, list[tuple[frozenset[str], str]]()
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        nonlocal ahead
+        began = loop.time()
+        while hangs and loop.time() < began + 2.0:
+            assert health.down() == frozenset() or loop.time() > began + 1.5
+            await asyncio.sleep(0)
+            ahead += 0.01
+        seen.append((health.down(), health.observed()[0].seen))
+
+    health = Health(store, (ONE,), read_back, Rules(), targets.note)
+    await health.probe()
+    hangs = True
+    await health.probe()
+    down, said = seen[-1]
+    assert down == {ONE.fingerprint}
+    assert said.startswith("no answer within 1.5 s, where the last one took 0.0")
+    assert health.down() == frozenset()
+    assert targets.states == [
+        ("one", State.UNSEEN),
+        ("one", State.UP),
+        ("one", State.SUSPECT),
+        ("one", State.UP),
+    ]
+
+
+async def test_one_that_falls_again_and_again_is_held_down(
+    health: Health, targets: Targets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """People are told for how long, in the log as well; a single outage is no reason."""
+    caplog.set_level("INFO")
+    now = 0.0
+    health.clock = lambda: now
+    await health.probe()
+    for outage in range(2):
+        targets.down = {"one"}
+        await probed(health, 2)
+        targets.down = set()
+        await probed(health, 2)
+        assert (health.down() == frozenset()) is (outage == 0)
+        assert ("is held down" in caplog.text) is (outage == 1)
+    one, two = health.observed()
+    assert (one.state, one.held, two.held) == (State.HALF_OPEN, pytest.approx(849, abs=1), 0)
+    told = "a probe came back; it fell again and again, and is held down for 849 s more"
+    assert one.seen == told
+    settings = [
+        HttpTargetSettings(name=each, type="http", base_url="http://x.example")
+        for each in ("one", "two")
+    ]
+    document = TargetsDocument.of(1, health, settings, 1e9)
+    until = document.targets[0].held_until
+    assert until is not None
+    assert until.timestamp() == pytest.approx(1e9 + 849, abs=1)
+    assert document.targets[1].held_until is None
+    now = 840.0
+    await health.probe()
+    assert health.observed()[0].held == pytest.approx(9, abs=1)
+    now = 850.0
+    await health.probe()
+    assert health.down() == frozenset()
+    assert health.observed()[0].held == 0
 
 
 async def running(health: Health, until: Callable[[], Awaitable[None]]) -> None:

@@ -15,7 +15,7 @@ from redirects.targets import HttpTarget, Target
 from redirects.window import Window
 from server import readback
 from server.health import PROBE_ENTITY, Health
-from server.lateness import AGAIN, in_time
+from server.lateness import AGAIN, Doubt, in_time
 from stores.entity import Entity
 from stores.memory import MemoryStore
 
@@ -93,6 +93,40 @@ async def test_a_loop_that_is_always_late(clock: Clock) -> None:
         await in_time(attempts, SECONDS, attempts.late.append)
     assert len(attempts.ends) == 1
     assert len(attempts.late) == AGAIN
+
+
+async def test_what_takes_long_is_doubted(clock: Clock) -> None:
+    """Once, before its time is over, and although it comes in the end; what is quick is not."""
+    loop, began, doubted = asyncio.get_running_loop(), 0.0, list[float]()
+
+    async def slow() -> None:
+        while loop.time() < began + SECONDS / 2:
+            await asyncio.sleep(0)
+            clock.ahead += 0.01
+
+    attempts, doubt = Attempts(well, slow), Doubt(SECONDS / 4, lambda: doubted.append(loop.time()))
+    assert await in_time(attempts, SECONDS, attempts.late.append, doubt) == "came"
+    assert doubted == []
+    began = loop.time()
+    assert await in_time(attempts, SECONDS, attempts.late.append, doubt) == "came"
+    assert doubted == [pytest.approx(began + SECONDS / 4, abs=1.0)]
+
+
+async def test_a_loop_that_was_late_doubts_nobody(clock: Clock) -> None:
+    """What would have come in time, had we looked, is none of theirs."""
+    doubted = list[str]()
+
+    async def slow() -> None:
+        clock.ahead += SECONDS / 8  # while it does something else
+        began = clock.ahead
+        while clock.ahead < began + SECONDS / 4:
+            await asyncio.sleep(0)
+            clock.ahead += 0.01
+
+    attempts = Attempts(slow)
+    doubt = Doubt(SECONDS / 4, lambda: doubted.append("late"))
+    assert await in_time(attempts, SECONDS, attempts.late.append, doubt) == "came"
+    assert doubted == []
 
 
 async def test_time_that_was_lost_is_given_back(clock: Clock) -> None:
