@@ -108,6 +108,7 @@ def settings_from(given: Given) -> Settings:
     from pydantic_settings import SettingsError
 
     from cli.complaints import complaints, unparsable_variable
+    from cli.toml_faults import toml_fault
     from server.settings import load
 
     file = given.config
@@ -120,7 +121,7 @@ def settings_from(given: Given) -> Settings:
     except SettingsError as error:
         raise UserError(unparsable_variable(error, os.environ)) from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file}: {_lower(str(error))}") from None
+        raise UserError(f"{file}: {toml_fault(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: no UTF-8 at byte {error.start}; TOML files are UTF-8") from None
     except OSError as error:
@@ -136,14 +137,25 @@ def with_root(settings: Settings) -> Settings:
     given = settings.local_root
     if given is None:
         return settings
-    root = given.absolute()
-    if not root.exists():
-        raise UserError(f"{given}: no such directory; ROOT is where your repositories are")
-    if not root.is_dir():
-        raise UserError(f"{given}: not a directory; ROOT is where your repositories are")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise UserError(f"{given}: permission denied; ROOT must be readable")
-    return settings.model_copy(update={"root": root})
+    fault = fault_of_root(given)
+    if fault is not None:
+        raise UserError(fault)
+    return settings.model_copy(update={"root": given.absolute()})
+
+
+def fault_of_root(root: Path) -> str | None:
+    """Why nothing can be served from there; None if ``root`` is a directory that we may read."""
+    where = root.absolute()
+    try:
+        if not where.exists():
+            return f"{root}: no such directory; ROOT is where your repositories are"
+        if not where.is_dir():
+            return f"{root}: not a directory; ROOT is where your repositories are"
+    except OSError as error:  # what leads there may not be searched, or the name is too long
+        return f"{root}: {_lower(error.strerror or str(error))}; ROOT must be readable"
+    if not os.access(where, os.R_OK | os.X_OK):
+        return f"{root}: permission denied; ROOT must be readable"
+    return None
 
 
 def _lower(text: str) -> str:
