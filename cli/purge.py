@@ -70,15 +70,18 @@ def command(
     with told_plainly():
         report, outlets = asyncio.run(_purged(settings, name, object_id, dry_run=dry_run))
     if not report.known:
+        from server.served_names import did_you_mean
+
         raise Failed(
             f"{name}: there is no such repository, and nothing is published or recorded of it"
+            f"{did_you_mean(settings, name)}"
         )
     if as_json:
         click.echo(json.dumps(_values(report, outlets, dry_run=dry_run), indent=2))
     else:
         for line in _lines(report, outlets, settings, dry_run=dry_run):
             click.echo(line)
-    for warning in (*_warnings(report), *_overlooked(settings, name, report)):
+    for warning in (*_warnings(report), *_overlooked(settings, report.repository, report)):
         click.echo(f"offramp: {warning}", err=True)
     for said in report.unreached:
         UserError(f"{said}; what it holds is not gone: run the same command again").show()

@@ -200,8 +200,8 @@ def chosen(
 def nothing_published(repository: str) -> NothingToExplain:
     """Of a repository of which no content can be chosen."""
     return NothingToExplain(
-        f"{repository}: nothing is published of a repository with just this name; run `offramp"
-        " index`, which a server sees within git.catalog_refresh, or name content by --entity"
+        f"{repository}: nothing is published of it; run `offramp index`, which a server sees within"
+        " git.catalog_refresh, or name content by --entity"
     )
 
 

@@ -36,6 +36,7 @@ from server.locator import Locator
 from server.placing import Stores
 from server.publish import Publisher
 from server.readback import NotReadable, read_back_anew
+from server.served_names import did_you_mean, served_name, spellings
 from server.settings import Settings
 from server.upstreams.routes import Routes
 from server.wiring import (
@@ -88,6 +89,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
             keep=settings.retention.keep,
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
         )
+        asked = await _served(settings, store, asked)
         content = await _content(settings, store, publisher, asked)
         seen, note = await _looked_at(settings, stores, targets, content)
         notes += note
@@ -124,6 +126,30 @@ def _audience(settings: Settings, stores: Stores, repository: str) -> Audience:
     remote = Routes(settings.upstreams).named(repository)
     rules = AccessRules(settings.access, private=settings.private, unplaced=stores.unplaced)
     return rules.audience_of(repository, None if remote is None else remote.upstream)
+
+
+async def _served(settings: Settings, store: Store, asked: Asked) -> Asked:
+    """The question with the name by which the repository is served, or published.
+
+    Raises:
+        NothingToExplain: there is none, and no content of its is named.
+    """
+    known = served_name(settings, asked.repository)
+    if known is not None:
+        return replace(asked, repository=known)
+    # One of another machine, of which the catalog is all that is here.
+    for name in spellings(asked.repository):
+        if await load(store, name) is not None:
+            return replace(asked, repository=name)
+    if asked.digest is not None:
+        return asked
+    meant = await asyncio.to_thread(did_you_mean, settings, asked.repository)
+    root = settings.local_root
+    where = "" if root is None else f" below ROOT ({root.absolute()})"
+    raise NothingToExplain(
+        f"{asked.repository}: there is no such repository{where}, and nothing is published of one"
+        f" with this name{meant or '; write the path at which it is served'}"
+    )
 
 
 async def _content(settings: Settings, store: Store, publisher: Publisher, asked: Asked) -> Content:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Final
@@ -20,6 +21,7 @@ from server.explaining import (
     nothing_published,
 )
 from server.runtime import Runtime
+from server.served_names import did_you_mean
 from stores.entity import Entity
 
 _UNKNOWN: Final = "{}: there is no such repository below ROOT, and no mirror of one on this machine"
@@ -33,7 +35,11 @@ async def explained_live(runtime: Runtime, asked: Asked) -> Explanation:
         stores.base.StoreError: the store does not answer.
     """
     now = time.time()
-    asked, audience = _served(runtime, asked)
+    try:
+        asked, audience = _served(runtime, asked)
+    except NothingToExplain as error:
+        meant = await asyncio.to_thread(did_you_mean, runtime.settings, asked.repository)
+        raise NothingToExplain(f"{error}{meant}") from None
     content = await _content(runtime, asked)
     locator = runtime.locator
     known = Known(
@@ -63,7 +69,9 @@ def _served(runtime: Runtime, asked: Asked) -> tuple[Asked, Audience]:
             audience = runtime.access_rules.audience_of(remote.name, remote.upstream)
             return _called(asked, remote.name), audience
         raise NothingToExplain(_UNKNOWN.format(name))
-    found = runtime.repositories.get(name) or runtime.hg_repositories.get(name)
+    git, hg = runtime.repositories.get(name), runtime.hg_repositories.get(name)
+    # As in server.served_names: a name that is just so goes before one that it is short for.
+    found = hg if hg is not None and (git is None or git.name != name) else git
     if found is None:
         raise NothingToExplain(_UNKNOWN.format(name))
     return _called(asked, found.name), runtime.access_rules.audience_of(found.name)
