@@ -136,6 +136,7 @@ def _told_by(server: str, asked: Asked) -> ExplanationDocument:
 async def _fetched(base: str, asked: Asked) -> tuple[int, bytes]:
     import aiohttp
 
+    from server.http_faults import why
     from server.status_api import EXPLAIN_ROUTE
 
     query = {
@@ -155,7 +156,10 @@ async def _fetched(base: str, asked: Asked) -> tuple[int, bytes]:
     except TimeoutError:
         raise Failed(f"{base}: no answer within {_SECONDS:.0f} s") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Failed(f"{base} cannot be asked: {error}") from None
+        raise Failed(
+            f"{base} cannot be asked: {why(error)}; is it where a server listens, or its"
+            " admin.listen?"
+        ) from None
 
 
 def _because(client: ClientDocument) -> str:

@@ -37,7 +37,9 @@ def command(given: Given, *, as_json: bool, gc: bool) -> None:
     Of Mercurial repositories, the index that answers are made from is made or grown before, and
     their bundles are clone bundles.
 
-    Exits with 1 if one fails.
+    Exits with 1 if one fails, if a store does not answer, or if nothing of what was made comes back
+    through a target; each is a line at the end, on standard error. A target through which some of
+    it came is told of as it happens, and is no failure.
     """
     settings = with_root(settings_from(given))
     indexed = _indexed(settings, gc=gc)
@@ -118,4 +120,5 @@ def _values(indexed: Indexed) -> dict[str, object]:
         "repositories": repositories,
         "gc": None if collected is None else asdict(collected),
         "vanished": [str(place.parent) for place in indexed.vanished],
+        "faults": list(indexed.faults),
     }

@@ -21,6 +21,7 @@ from indexer.ownership import claim
 from redirects.targets import Target
 from server.placing import Stores
 from server.readback import NotReadable, read_back
+from server.refusals import Told, nobody
 from server.settings_stores import MAIN
 from server.traces import span
 from server.turns import PARALLEL, RETRY_AFTER, PublishRefused, Turns, nobody_away
@@ -121,6 +122,7 @@ class Publisher:
         keep: seconds that a store keeps an entity after the last ``put`` of it.
         max_url_life: seconds that a URL given out lives at most.
         is_away: whether others have found that a store, by its name, does not answer.
+        told: hears what became of reading back, and of copying to stores beside the main one.
         retry_after: see :data:`server.turns.RETRY_AFTER`.
         parallel: see :data:`server.turns.PARALLEL`.
         clock: seconds since the epoch.
@@ -140,6 +142,7 @@ class Publisher:
         keep: float,
         max_url_life: float,
         is_away: Callable[[str], bool] = nobody_away,
+        told: Told = nobody,
         retry_after: float = RETRY_AFTER,
         parallel: int = PARALLEL,
         clock: Callable[[], float] = time.time,
@@ -158,6 +161,7 @@ class Publisher:
         self._session = session
         self._lease = keep - longest
         self._turns = Turns(stores.named(), is_away, retry_after, parallel, monotonic)
+        self._told = told
         self._clock = clock
         self._running: dict[_Named, _Run] = {}
 
@@ -346,8 +350,10 @@ class Publisher:
                 return
             try:
                 await self._turns.put(name, entity, path)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self._told("store", name, str(error))
                 return
+            self._told("store", name, "")
             await run.stored.wait()
             await self._count(entity, targets, began, run)
 
@@ -385,8 +391,11 @@ class Publisher:
                 await self.read_back(target, entity)
             except NotReadable as error:
                 _log.warning("not named to clients: %s", error)
+                why = str(error).removeprefix(f"entity {entity.digest}, ")
+                self._told("target", target.name, why.removeprefix(f"target {target.name}: "))
                 reading.set("came", False)
                 return frozenset()
+            self._told("target", target.name, "")
             reading.set("came", True)
         return frozenset((target.fingerprint,))
 

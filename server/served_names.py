@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from itertools import chain
 
 from repos.git import discovery as git_discovery
 from repos.hg import discovery as hg_discovery
@@ -61,10 +60,8 @@ def _below_root(settings: Settings) -> Iterator[str]:
     root = settings.local_root
     if root is None:
         return
-    for found in chain(
-        git_discovery.discover(root, settings.data), hg_discovery.discover(root, settings.data)
-    ):
-        yield found.name
+    yield from (found.name for found in git_discovery.discover(root, settings.data))
+    yield from (found.name for found in hg_discovery.discover(root, settings.data))
 
 
 def _last(name: str) -> str:
