@@ -17,7 +17,14 @@ from cli.tables import printable, size
 
 if TYPE_CHECKING:
     from server.explaining import Asked
-    from server.status_documents import ClientDocument, ExplanationDocument, VerdictDocument
+    from server.status_documents import (
+        ClientDocument,
+        ExplanationDocument,
+        MirrorVerdictDocument,
+        RedirectDocument,
+        SessionDocument,
+        VerdictDocument,
+    )
 
 # Of one question to a server, which asks nobody else but perhaps its store.
 _SECONDS: Final = 20.0
@@ -183,7 +190,13 @@ def _lines(document: ExplanationDocument, accepts: str) -> Iterator[tuple[str, s
         yield "target", f"{title}: {_told(verdict)}"
     if redirect is None:
         yield "answer", f"inline: {document.inline}: {document.inline_text}"
-        return
+    else:
+        yield from _redirect_lines(redirect)
+    if document.session is not None:
+        yield from _session_lines(document.session)
+
+
+def _redirect_lines(redirect: RedirectDocument) -> Iterator[tuple[str, str]]:
     until = "that does not expire"
     if redirect.expires is not None:
         until = f"that works until {_moment(redirect.expires)}"
@@ -191,7 +204,18 @@ def _lines(document: ExplanationDocument, accepts: str) -> Iterator[tuple[str, s
     yield "url", redirect.url
 
 
-def _told(verdict: VerdictDocument) -> str:
+def _session_lines(session: SessionDocument) -> Iterator[tuple[str, str]]:
+    """What becomes of the whole session, before any content is asked for."""
+    for verdict in session.mirrors:
+        yield "mirror", f"{verdict.name}: {_told(verdict)}"
+    if session.mirror is None:
+        yield "session", f"stays here: {session.stays}: {session.stays_text}"
+        return
+    yield "session", f"moves to the mirror {session.mirror}, if it carries no credentials"
+    yield "url", session.url or ""
+
+
+def _told(verdict: VerdictDocument | MirrorVerdictDocument) -> str:
     said = verdict.verdict
     if verdict.since is not None:
         said += f" since {_moment(verdict.since)}"

@@ -31,6 +31,7 @@ from server.explaining import (
     explained,
     nothing_published,
 )
+from server.explaining_sessions import session_alone
 from server.health import PROBE_ENTITY
 from server.locator import Locator
 from server.placing import Stores
@@ -93,18 +94,22 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
         content = await _content(settings, store, publisher, asked)
         seen, note = await _looked_at(settings, stores, targets, content)
         notes += note
+        where = locator.locality.find(asked.address, word=asked.word)
+        audience = _audience(settings, stores, asked.repository)
+        told, said = await session_alone(settings, session, asked, where, audience)
+        notes += said
     known = Known(
         settings,
         build_selection(settings, targets),
-        locator.locality.find(asked.address, word=asked.word),
+        where,
         frozenset(target.fingerprint for target in targets if target.name in seen),
         seen,
         stores.reads,
-        _audience(settings, stores, asked.repository),
+        audience,
         now,
         tuple(notes),
     )
-    return explained(asked, content, known)
+    return explained(asked, content, known, told)
 
 
 def _keys(settings: Settings) -> tuple[SigningKeys, list[str]]:

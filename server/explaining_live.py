@@ -1,5 +1,6 @@
 # Law of this file: a running server explains from what it knows: its view of the targets, its
-# catalogs, what it read back. It probes nothing, and remembers no name that somebody made up.
+# catalogs, what it read back, what it compared. It probes no target, and remembers no name that
+# somebody made up.
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from server.explaining import (
     explained,
     nothing_published,
 )
+from server.explaining_sessions import session_live
 from server.runtime import Runtime
 from server.served_names import did_you_mean
 from stores.entity import Entity
@@ -42,10 +44,12 @@ async def explained_live(runtime: Runtime, asked: Asked) -> Explanation:
         raise NothingToExplain(f"{error}{meant}") from None
     content = await _content(runtime, asked)
     locator = runtime.locator
+    where = locator.locality.find(asked.address, word=asked.word)
+    told, notes = await session_live(runtime, asked, where, audience)
     known = Known(
         runtime.settings,
         runtime.selection,
-        locator.locality.find(asked.address, word=asked.word),
+        where,
         runtime.health.down(),
         {
             each.name: Seen(each.seen, now - each.turned)
@@ -55,9 +59,9 @@ async def explained_live(runtime: Runtime, asked: Asked) -> Explanation:
         runtime.stores.reads,
         audience,
         now,
-        tuple(f"list of networks not read: {e.fault}" for e in locator.lists if e.fault),
+        (*(f"list of networks not read: {e.fault}" for e in locator.lists if e.fault), *notes),
     )
-    return explained(asked, content, known)
+    return explained(asked, content, known, told)
 
 
 def _served(runtime: Runtime, asked: Asked) -> tuple[Asked, Audience]:
