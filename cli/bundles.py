@@ -34,7 +34,9 @@ _RIGHT: Final = frozenset({2, 3, 4})
     metavar="ROOT",
     help="Where repositories of Mercurial are, to say how far bundles are behind.",
 )
-@settings_options(root=False)  # which takes --root as it takes the argument ROOT of others
+@settings_options(
+    root=False, listen=False
+)  # which takes --root as it takes the argument ROOT of others
 def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     """Show what is published of REPO, or of all repositories.
 
@@ -42,7 +44,9 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     changesets they were behind when a server or `offramp index` on this machine last looked at the
     repository below ROOT (by default that of the settings, or the current directory); `-` where
     none did. `withheld` in place of targets: it holds what was stripped, hidden or made secret,
-    and no client is told of it. Exits with 1 if REPO has no catalog, or one cannot be read.
+    and no client is told of it.
+
+    Exits with 1 if REPO has no catalog, or one cannot be read.
     """
     from cli.clone_bundles import drawn, values
 

@@ -33,9 +33,18 @@ _LONGEST_SAID: Final = 300
 
 
 @click.command()
-@click.option("--repo", required=True, metavar="REPO", help="The repository, as it is served.")
 @click.option(
-    "--from", "address", required=True, metavar="ADDRESS", help="From where the client asks."
+    "--repo",
+    required=True,
+    metavar="REPO",
+    help="The repository, by the path of its URL; `.git` may be left out.",
+)
+@click.option(
+    "--from",
+    "address",
+    required=True,
+    metavar="ADDRESS",
+    help="The IP address from which the client asks.",
 )
 @click.option(
     "--accepts",
@@ -73,7 +82,8 @@ def command(
 
     The decision is made anew, with the settings, lists and catalogs that servers use, and after a
     look at each target; nothing is written. The URL at the end is a key: who has it can read the
-    content, until it expires. Exits with 1 if there is no such content.
+    content, until it expires. Where there are mirrors of whole sessions, it is told as well whether
+    a session would move to one. Exits with 1 if there is no such content.
     """
     asked = _asked(repo, address, accepts, region, entity)
     document = _made_here(given, asked) if server is None else _told_by(server, asked)

@@ -30,7 +30,7 @@ _RIGHT: Final = frozenset({3, 4, 5})
 @click.option(
     "--gc/--no-gc", default=True, show_default=True, help="Delete what no URL can name any more."
 )
-@settings_options(root=True)
+@settings_options(root=True, listen=False)
 def command(given: Given, *, as_json: bool, gc: bool) -> None:
     """Make and publish bundles of every repository under ROOT that needs them.
 

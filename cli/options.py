@@ -42,8 +42,8 @@ class Given:
         return {name: value for name, value in flags.items() if value is not None}
 
 
-def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
-    """Give a command ``--config``, ``--data``, ``--listen`` and, if ``root``, the argument ROOT.
+def settings_options(*, root: bool, listen: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command ``--config``, ``--data`` and, if so said, ``--listen`` and the argument ROOT.
 
     The command gets them as one :class:`Given` in its parameter ``given``.
     """
@@ -52,7 +52,7 @@ def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
         def gather(
             config: Path | None,
             data: Path | None,
-            listen: str | None,
+            listen: str | None = None,
             root: Path | None = None,
             **others: object,
         ) -> object:
@@ -60,7 +60,7 @@ def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
 
         gather.__doc__ = command.__doc__
         gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for option in _options(root=root):
+        for option in _options(root=root, listen=listen):
             option(gather)
         return gather
 
@@ -78,22 +78,26 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
-def _options(*, root: bool) -> tuple[Callable[[_Command], _Command], ...]:
+def _options(*, root: bool, listen: bool) -> tuple[Callable[[_Command], _Command], ...]:
     # click shows them in the opposite order.
-    options = (
-        click.option(
-            "--listen",
-            metavar="HOST:PORT",
-            help="Where the server listens; port 0 takes a free one.",
-        ),
+    options: tuple[Callable[[_Command], _Command], ...] = (
         click.option(
             "--data",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Cache, and the embedded store.",
+            help="Cache, and the embedded store; by default that of the settings, or"
+            " ./offramp-data.",
         ),
         config_option,
     )
+    if listen:
+        where = click.option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where the server listens; port 0 takes a free one. By default that of the"
+            " settings, or 127.0.0.1:8417.",
+        )
+        options = (where, *options)
     argument = click.argument("root", type=click.Path(path_type=Path), required=False)
     return (*options, argument) if root else options
 

@@ -46,7 +46,7 @@ class _Outlet:
 @click.option("--object", "object_id", metavar="ID", help="Only what holds this object: a full id.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@settings_options(root=True)
+@settings_options(root=True, listen=False)
 def command(
     given: Given, repo: str, object_id: str | None, *, dry_run: bool, as_json: bool
 ) -> None:

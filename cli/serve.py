@@ -23,11 +23,17 @@ _SHOWN = 20
 
 
 @click.command()
-@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Server processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Server processes that share the port; by default `workers` of the settings, or 1.",
+)
 @click.option(
     "--index/--no-index",
     default=None,
-    help="Make bundles in the background: now, at an interval, and after a push.",
+    help="Make bundles in the background: now, at an interval, and after a push. By default as"
+    " `index.enabled` of the settings says, or not.",
 )
 @settings_options(root=True)
 def command(given: Given, *, workers: int | None, index: bool | None) -> None:

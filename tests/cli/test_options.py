@@ -242,7 +242,7 @@ def test_unreadable_root(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "args",
     [
         ("index", "missing"),
-        ("index", "--listen", "x"),
+        ("serve", "--listen", "x"),
         ("doctor", "--config", "missing.toml"),
         ("bundles", "--config", "."),
         ("config", "check", "--config", "missing.toml"),
