@@ -97,7 +97,7 @@ class SessionDocument(_Document):
                 MirrorVerdictDocument(
                     name=each.target,
                     verdict=chosen if each.reason is None else str(each.reason.value),
-                    text="" if each.reason is None else each.reason.text,
+                    text="" if each.reason is None else _of_mirror(each.reason.text),
                     seen=None if each.reason is None else explained.seen.get(each.target),
                 )
                 for each in explained.verdicts
@@ -107,6 +107,11 @@ class SessionDocument(_Document):
             stays=None if reason is None else str(reason.value),
             stays_text=None if reason is None else reason.text,
         )
+
+
+def _of_mirror(text: str) -> str:
+    """What is said of a target, where a mirror is passed over for the same reason."""
+    return text.replace("this target", "this mirror").replace("(targets.", "(session_mirrors.")
 
 
 class ExplanationDocument(_Document):
