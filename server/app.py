@@ -22,6 +22,7 @@ from server.accepting import heard
 from server.access.policies import Allowed, Hidden
 from server.access.rules import ADMIN, answer
 from server.admission import RETRY_SECONDS, Busy, Excess, refused
+from server.bad_requests import put_in_words
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
 from server.exchange import CURRENT, EXCHANGE, REQUEST_ID, Exchange, client_of
 from server.git import answers
@@ -208,6 +209,7 @@ class _Shell:
             status = response.status
         except web.HTTPException as error:
             status = error.status
+            put_in_words(error)
             error.headers[REQUEST_ID] = exchange.request_id
             raise
         except (ConnectionError, Stalled, TimeoutError) as error:
