@@ -116,6 +116,21 @@ def test_words(values: dict[str, Any], line: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("bucket", "Bad_Bucket!", "no name of a bucket; write letters, digits"),
+        ("region", "x y", "no name of a region; write one such as eu-west-1"),
+        ("region", "-eu", "no name of a region"),
+    ],
+)
+def test_what_botocore_would_refuse(key: str, value: str, said: str) -> None:
+    """It is told as a fault of the settings, and not when a request is made."""
+    store = {"type": "s3", "bucket": "arn:aws:s3:eu-west-1:1:accesspoint/x", key: value}
+    (line,) = told({"store": store})
+    assert line.startswith(f'x.toml: store.{key} = "{value}": {said}')
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ('root = "/srv/git', "at its end: text that begins with a quote must end with one"),

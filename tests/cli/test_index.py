@@ -151,7 +151,7 @@ def test_bucket_out_of_reach(
     )
     result = offramp(*command, "--config", "offramp.toml")
     assert result.returncode == 1
-    assert "EndpointConnectionError" in result.stdout + result.stderr
+    assert "failed: no connection; look whether `endpoint`" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert "hunter2" not in result.stdout + result.stderr
 
