@@ -34,7 +34,9 @@ _RIGHT: Final = frozenset({2, 3, 4})
     metavar="ROOT",
     help="Where repositories of Mercurial are, to say how far bundles are behind.",
 )
-@settings_options(root=False)  # which takes --root as it takes the argument ROOT of others
+@settings_options(
+    root=False, listen=False
+)  # which takes --root as it takes the argument ROOT of others
 def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     """Show what is published of REPO, or of all repositories.
 
@@ -42,7 +44,9 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     changesets they were behind when a server or `offramp index` on this machine last looked at the
     repository below ROOT (by default that of the settings, or the current directory); `-` where
     none did. `withheld` in place of targets: it holds what was stripped, hidden or made secret,
-    and no client is told of it. Exits with 1 if REPO has no catalog, or one cannot be read.
+    and no client is told of it.
+
+    Exits with 1 if REPO has no catalog, or one cannot be read.
     """
     from cli.clone_bundles import drawn, values
 
@@ -50,7 +54,7 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
     with told_plainly():
         catalogs, names, faults = asyncio.run(_read(settings, repo))
     if repo is not None and not catalogs and not faults:
-        faults = (f"{repo}: nothing is published of it; run `offramp index`",)
+        faults = (_nothing_of(settings, repo),)
     now = time.time()
     if as_json:
         bundles = [
@@ -71,6 +75,18 @@ def command(given: Given, repo: str | None, *, as_json: bool) -> None:
         raise click.exceptions.Exit(Failed.exit_code)
 
 
+def _nothing_of(settings: Settings, repo: str) -> str:
+    """Why nothing is shown of one repository, and what to do."""
+    from server.served_names import did_you_mean, served_name
+
+    name = repo.strip("/")
+    if served_name(settings, name) is None:
+        meant = did_you_mean(settings, name)
+        if meant:
+            return f"{name}: nothing is published of it, and there is no such repository{meant}"
+    return f"{name}: nothing is published of it; run `offramp index`"
+
+
 async def _read(
     settings: Settings, repo: str | None
 ) -> tuple[tuple[Catalog, ...], Mapping[str, str], tuple[str, ...]]:
@@ -85,7 +101,7 @@ async def _read(
         targets = await build_targets(settings, stores, signing_keys(settings.data))
         found: list[Catalog] = []
         faults: list[str] = []
-        async with aclosing(_catalogs(store, repo)) as catalogs:
+        async with aclosing(_catalogs(settings, store, repo)) as catalogs:
             async for catalog in catalogs:
                 if isinstance(catalog, CatalogError):
                     faults.append(str(catalog))
@@ -97,17 +113,24 @@ async def _read(
     return tuple(found), {t.fingerprint: t.name for t in targets}, tuple(faults)
 
 
-async def _catalogs(store: Store, repo: str | None) -> AsyncGenerator[Catalog | CatalogError, None]:
+async def _catalogs(
+    settings: Settings, store: Store, repo: str | None
+) -> AsyncGenerator[Catalog | CatalogError, None]:
     from indexer.catalog import PREFIX, CatalogError, load, parse
+    from server.served_names import served_name, spellings
 
     if repo is not None:
-        try:
-            loaded = await load(store, repo.strip("/"))
-        except CatalogError as error:
-            yield error
-        else:
+        name = repo.strip("/")
+        served = served_name(settings, name)
+        for candidate in spellings(name) if served is None else (served,):
+            try:
+                loaded = await load(store, candidate)
+            except CatalogError as error:
+                yield error
+                return
             if loaded is not None:
                 yield loaded[0]
+                return
         return
     names = [name async for name in store.list_documents(PREFIX)]
     for name in names:

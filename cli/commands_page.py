@@ -51,7 +51,12 @@ def _section(context: click.Context) -> str:
     text = inspect.cleandoc(command.help or "")
     options = [param for param in command.params if isinstance(param, click.Option)]
     table = "\n" + _TABLE + "".join(map(_row, options)) if options else ""
-    return f"\n## {context.info_name}\n\n    {context.info_name} {usage}\n\n{text}\n{table}"
+    shown = (command.epilog or "").partition("\n  ")[2]
+    example = "".join(f"\n    {line.strip()}" for line in shown.splitlines())
+    example = f"\nFor example:\n{example}\n" if example else ""
+    return (
+        f"\n## {context.info_name}\n\n    {context.info_name} {usage}\n\n{text}\n{example}{table}"
+    )
 
 
 def _row(option: click.Option) -> str:

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from cli.setting_list import Setting, sections
+from cli.complaint_words import words
+from cli.setting_list import Setting, in_units, sections
 from server.setting_types import without_secrets
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ def unknown_variables(environ: Mapping[str, str]) -> Iterator[str]:
 def _line(fault: ErrorDetails, file: Path | None, environ: Mapping[str, str]) -> str:
     place = _without_tags(fault["loc"])
     given = fault["input"]
-    shown = without_secrets(given) if isinstance(given, str) else given
-    what = fault["msg"].removeprefix("Value error, ").removeprefix(f"{shown!r} is ")
+    what = fault["msg"].removeprefix("Value error, ")
+    if isinstance(given, str):
+        what = what.removeprefix(f"{without_secrets(given)!r} is ")
     if not place:  # of several settings together, which the message names
         return what
     variable = _variable(place, environ)
@@ -75,22 +77,63 @@ def _line(fault: ErrorDetails, file: Path | None, environ: Mapping[str, str]) ->
     source = f"{file}: " if file is not None and variable is None else ""
     match fault["type"]:
         case "extra_forbidden":
-            close = _closest(place)
-            hint = f"; did you mean {_spelt(close, like_variable=variable is not None)}?"
-            return f"{source}{name}: unknown setting{hint if close else ''}"
+            return (
+                f"{source}{name}: unknown setting{_hint(place, like_variable=variable is not None)}"
+            )
         case "missing":
             return f"{source}{name}: not set, and it has no default"
         case "tuple_type":
-            shown = _shown(place, given)
-            wanted = f"[{shown.removeprefix(' = ')}]" if shown else "[...]"
-            return f"{source}{name}{shown}: a list is wanted; write {wanted}"
+            return f"{source}{name}{_shown(place, given)}: {_list_wanted(place, given)}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return f"{source}{name}: {_table_wanted(place)}"
         case "union_tag_not_found":
             return f"{source}{name}.type: not set; write one of {', '.join(_tags(place))}"
         case "union_tag_invalid":
             given = json.dumps(str(fault.get("ctx", {}).get("tag")))
             return f"{source}{name}.type = {given}: write one of {', '.join(_tags(place))}"
-    value = _shown(place, fault["input"])
-    return f"{source}{name}{value}: {what[:1].lower()}{what[1:]}"
+    value = _shown(place, given)
+    said = words(fault, _setting_at(place), value) or f"{what[:1].lower()}{what[1:]}"
+    return f"{source}{name}{value}: {said}"
+
+
+def _hint(place: Place, *, like_variable: bool) -> str:
+    """What may have been meant by a setting that there is not."""
+    close = _closest(place)
+    if close:
+        return f"; did you mean {_spelt(close, like_variable=like_variable)}?"
+    section, _, _ = _general(place).rpartition(".")
+    names = [
+        each.path.rpartition(".")[2]
+        for known in sections()
+        if section and known.path == section
+        for each in known.settings
+    ]
+    if not names:
+        return "; `offramp config schema` lists what there is"
+    return f"; there {'is' if len(names) == 1 else 'are'} {', '.join(dict.fromkeys(names))}"
+
+
+def _list_wanted(place: Place, given: object) -> str:
+    path = _general(place)
+    if any(section.path == f"{path}[]" for section in sections()):
+        above = f"[[{path}]], and the settings of each below it" if len(place) == 1 else "[{ ... }]"
+        return f"a list of tables is wanted; write {above}"
+    if isinstance(given, str) and _shown(place, given):
+        return f"a list is wanted; write [{json.dumps(without_secrets(given))}]"
+    return "a list is wanted; write [...]"
+
+
+def _table_wanted(place: Place) -> str:
+    path = _general(place)
+    names = [
+        each.path.rpartition(".")[2]
+        for section in sections()
+        if section.path == path
+        for each in section.settings
+    ]
+    if path.endswith("]"):
+        return f"a table is wanted; write {{ ... }}, with {', '.join(dict.fromkeys(names))}"
+    return f"a table is wanted; write [{path}], and its settings below it"
 
 
 def _settings() -> Iterator[Setting]:
@@ -156,4 +199,12 @@ def _shown(place: Place, value: object) -> str:
     secret = path not in known or known[path].secret
     if secret or not isinstance(value, str | int | float) or len(str(value)) > 100:
         return ""
-    return f" = {json.dumps(without_secrets(value) if isinstance(value, str) else value)}"
+    if isinstance(value, str):
+        return f" = {json.dumps(without_secrets(value))}"
+    # What was read of "2d" is seconds already.
+    return f" = {in_units(value, known[path].unit if isinstance(value, float) else '')}"
+
+
+def _setting_at(place: Place) -> Setting | None:
+    path = _general(place).removesuffix("[]")
+    return next((setting for setting in _settings() if setting.path == path), None)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli.errors import UserError
-from cli.options import Given, config_option, settings_from
+from cli.options import Given, config_option, fault_of_root, settings_from
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,8 +32,8 @@ def command() -> None:
     "--files/--no-files",
     default=True,
     show_default=True,
-    help="Look at the files with keys and credentials that the settings name. Not, where these are"
-    " on another machine.",
+    help="Look at ROOT, and at the files with keys and credentials that the settings name. Not,"
+    " where these are on another machine.",
 )
 def check(config: Path | None, *, files: bool) -> None:
     """Say whether the settings are right, and what follows from them.
@@ -58,7 +58,11 @@ def check(config: Path | None, *, files: bool) -> None:
     for verdict in found:
         kind = "" if verdict.level is Level.FAIL else "warning: "
         click.echo(f"offramp: {kind}{verdict.what}; {verdict.remedy}", err=True)
-    if any(verdict.level is Level.FAIL for verdict in found):
+    root = settings.local_root if files else None
+    fault = None if root is None else fault_of_root(root)
+    if fault is not None:
+        UserError(f"{fault} (root)").show()
+    if fault is not None or any(verdict.level is Level.FAIL for verdict in found):
         raise click.exceptions.Exit(UserError.exit_code)
     click.echo(f"{config or 'defaults and environment'}: ok")
     for name, value in _highlights(settings):

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 @settings_options(root=True)
 def command(given: Given, *, as_json: bool) -> None:
-    """Check programs, store, targets and client settings, and say how to mend each.
+    """Check programs, stores, targets and client settings, and say how to mend each.
+
+    Each is a line: `ok`, `info`, `warn` or `fail`, what was seen, and behind an arrow what to do.
+    What it writes into a store to try it, it deletes again.
 
     Exits with 1 if anything fails.
     """

@@ -17,7 +17,14 @@ from cli.tables import printable, size
 
 if TYPE_CHECKING:
     from server.explaining import Asked
-    from server.status_documents import ClientDocument, ExplanationDocument, VerdictDocument
+    from server.status_documents import (
+        ClientDocument,
+        ExplanationDocument,
+        MirrorVerdictDocument,
+        RedirectDocument,
+        SessionDocument,
+        VerdictDocument,
+    )
 
 # Of one question to a server, which asks nobody else but perhaps its store.
 _SECONDS: Final = 20.0
@@ -26,9 +33,18 @@ _LONGEST_SAID: Final = 300
 
 
 @click.command()
-@click.option("--repo", required=True, metavar="REPO", help="The repository, as it is served.")
 @click.option(
-    "--from", "address", required=True, metavar="ADDRESS", help="From where the client asks."
+    "--repo",
+    required=True,
+    metavar="REPO",
+    help="The repository, by the path of its URL; `.git` may be left out.",
+)
+@click.option(
+    "--from",
+    "address",
+    required=True,
+    metavar="ADDRESS",
+    help="The IP address from which the client asks.",
 )
 @click.option(
     "--accepts",
@@ -66,7 +82,8 @@ def command(
 
     The decision is made anew, with the settings, lists and catalogs that servers use, and after a
     look at each target; nothing is written. The URL at the end is a key: who has it can read the
-    content, until it expires. Exits with 1 if there is no such content.
+    content, until it expires. Where there are mirrors of whole sessions, it is told as well whether
+    a session would move to one. Exits with 1 if there is no such content.
     """
     asked = _asked(repo, address, accepts, region, entity)
     document = _made_here(given, asked) if server is None else _told_by(server, asked)
@@ -136,6 +153,7 @@ def _told_by(server: str, asked: Asked) -> ExplanationDocument:
 async def _fetched(base: str, asked: Asked) -> tuple[int, bytes]:
     import aiohttp
 
+    from server.http_faults import why
     from server.status_api import EXPLAIN_ROUTE
 
     query = {
@@ -155,7 +173,10 @@ async def _fetched(base: str, asked: Asked) -> tuple[int, bytes]:
     except TimeoutError:
         raise Failed(f"{base}: no answer within {_SECONDS:.0f} s") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Failed(f"{base} cannot be asked: {error}") from None
+        raise Failed(
+            f"{base} cannot be asked: {why(error)}; is it where a server listens, or its"
+            " admin.listen?"
+        ) from None
 
 
 def _because(client: ClientDocument) -> str:
@@ -179,7 +200,13 @@ def _lines(document: ExplanationDocument, accepts: str) -> Iterator[tuple[str, s
         yield "target", f"{title}: {_told(verdict)}"
     if redirect is None:
         yield "answer", f"inline: {document.inline}: {document.inline_text}"
-        return
+    else:
+        yield from _redirect_lines(redirect)
+    if document.session is not None:
+        yield from _session_lines(document.session)
+
+
+def _redirect_lines(redirect: RedirectDocument) -> Iterator[tuple[str, str]]:
     until = "that does not expire"
     if redirect.expires is not None:
         until = f"that works until {_moment(redirect.expires)}"
@@ -187,7 +214,18 @@ def _lines(document: ExplanationDocument, accepts: str) -> Iterator[tuple[str, s
     yield "url", redirect.url
 
 
-def _told(verdict: VerdictDocument) -> str:
+def _session_lines(session: SessionDocument) -> Iterator[tuple[str, str]]:
+    """What becomes of the whole session, before any content is asked for."""
+    for verdict in session.mirrors:
+        yield "mirror", f"{verdict.name}: {_told(verdict)}"
+    if session.mirror is None:
+        yield "session", f"stays here: {session.stays}: {session.stays_text}"
+        return
+    yield "session", f"moves to the mirror {session.mirror}, if it carries no credentials"
+    yield "url", session.url or ""
+
+
+def _told(verdict: VerdictDocument | MirrorVerdictDocument) -> str:
     said = verdict.verdict
     if verdict.since is not None:
         said += f" since {_moment(verdict.since)}"

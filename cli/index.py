@@ -31,14 +31,16 @@ _RIGHT: Final = frozenset({3, 4, 5})
 @click.option(
     "--gc/--no-gc", default=True, show_default=True, help="Delete what no URL can name any more."
 )
-@settings_options(root=True)
+@settings_options(root=True, listen=False)
 def command(given: Given, *, as_json: bool, gc: bool) -> None:
     """Make and publish bundles of every repository under ROOT that needs them.
 
     Of Mercurial repositories, the index that answers are made from is made or grown before, and
     their bundles are clone bundles.
 
-    Exits with 1 if one fails, or a store hangs, for which it does not wait.
+    Exits with 1 if one fails, if a store does not answer or hangs, for which it does not wait, or
+    if nothing of what was made comes back through a target; each is a line at the end, on standard
+    error. A target through which some of it came is told of as it happens, and is no failure.
     """
     settings = with_root(settings_from(given))
     indexed = _indexed(settings, gc=gc)
@@ -120,4 +122,5 @@ def _values(indexed: Indexed) -> dict[str, object]:
         "repositories": repositories,
         "gc": None if collected is None else asdict(collected),
         "vanished": [str(place.parent) for place in indexed.vanished],
+        "faults": list(indexed.faults),
     }

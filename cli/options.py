@@ -42,8 +42,8 @@ class Given:
         return {name: value for name, value in flags.items() if value is not None}
 
 
-def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
-    """Give a command ``--config``, ``--data``, ``--listen`` and, if ``root``, the argument ROOT.
+def settings_options(*, root: bool, listen: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command ``--config``, ``--data`` and, if so said, ``--listen`` and the argument ROOT.
 
     The command gets them as one :class:`Given` in its parameter ``given``.
     """
@@ -52,7 +52,7 @@ def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
         def gather(
             config: Path | None,
             data: Path | None,
-            listen: str | None,
+            listen: str | None = None,
             root: Path | None = None,
             **others: object,
         ) -> object:
@@ -60,7 +60,7 @@ def settings_options(*, root: bool) -> Callable[[_Command], _Command]:
 
         gather.__doc__ = command.__doc__
         gather.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-        for option in _options(root=root):
+        for option in _options(root=root, listen=listen):
             option(gather)
         return gather
 
@@ -78,22 +78,26 @@ def config_option(command: _Command) -> _Command:
     )(command)
 
 
-def _options(*, root: bool) -> tuple[Callable[[_Command], _Command], ...]:
+def _options(*, root: bool, listen: bool) -> tuple[Callable[[_Command], _Command], ...]:
     # click shows them in the opposite order.
-    options = (
-        click.option(
-            "--listen",
-            metavar="HOST:PORT",
-            help="Where the server listens; port 0 takes a free one.",
-        ),
+    options: tuple[Callable[[_Command], _Command], ...] = (
         click.option(
             "--data",
             type=click.Path(path_type=Path),
             metavar="DIR",
-            help="Cache, and the embedded store.",
+            help="Cache, and the embedded store; by default that of the settings, or"
+            " ./offramp-data.",
         ),
         config_option,
     )
+    if listen:
+        where = click.option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where the server listens; port 0 takes a free one. By default that of the"
+            " settings, or 127.0.0.1:8417.",
+        )
+        options = (where, *options)
     argument = click.argument("root", type=click.Path(path_type=Path), required=False)
     return (*options, argument) if root else options
 
@@ -108,6 +112,7 @@ def settings_from(given: Given) -> Settings:
     from pydantic_settings import SettingsError
 
     from cli.complaints import complaints, unparsable_variable
+    from cli.toml_faults import toml_fault
     from server.settings import load
 
     file = given.config
@@ -120,7 +125,7 @@ def settings_from(given: Given) -> Settings:
     except SettingsError as error:
         raise UserError(unparsable_variable(error, os.environ)) from None
     except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{file}: {_lower(str(error))}") from None
+        raise UserError(f"{file}: {toml_fault(error)}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: no UTF-8 at byte {error.start}; TOML files are UTF-8") from None
     except OSError as error:
@@ -136,14 +141,25 @@ def with_root(settings: Settings) -> Settings:
     given = settings.local_root
     if given is None:
         return settings
-    root = given.absolute()
-    if not root.exists():
-        raise UserError(f"{given}: no such directory; ROOT is where your repositories are")
-    if not root.is_dir():
-        raise UserError(f"{given}: not a directory; ROOT is where your repositories are")
-    if not os.access(root, os.R_OK | os.X_OK):
-        raise UserError(f"{given}: permission denied; ROOT must be readable")
-    return settings.model_copy(update={"root": root})
+    fault = fault_of_root(given)
+    if fault is not None:
+        raise UserError(fault)
+    return settings.model_copy(update={"root": given.absolute()})
+
+
+def fault_of_root(root: Path) -> str | None:
+    """Why nothing can be served from there; None if ``root`` is a directory that we may read."""
+    where = root.absolute()
+    try:
+        if not where.exists():
+            return f"{root}: no such directory; ROOT is where your repositories are"
+        if not where.is_dir():
+            return f"{root}: not a directory; ROOT is where your repositories are"
+    except OSError as error:  # what leads there may not be searched, or the name is too long
+        return f"{root}: {_lower(error.strerror or str(error))}; ROOT must be readable"
+    if not os.access(where, os.R_OK | os.X_OK):
+        return f"{root}: permission denied; ROOT must be readable"
+    return None
 
 
 def _lower(text: str) -> str:

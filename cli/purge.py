@@ -47,7 +47,7 @@ class _Outlet:
 @click.option("--object", "object_id", metavar="ID", help="Only what holds this object: a full id.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what would be removed.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@settings_options(root=True)
+@settings_options(root=True, listen=False)
 def command(
     given: Given, repo: str, object_id: str | None, *, dry_run: bool, as_json: bool
 ) -> None:
@@ -76,15 +76,18 @@ def command(
         except StoreUnavailable as error:
             raise Failed(f"{error}; run the same command again when it answers") from error
     if not report.known:
+        from server.served_names import did_you_mean
+
         raise Failed(
             f"{name}: there is no such repository, and nothing is published or recorded of it"
+            f"{did_you_mean(settings, name)}"
         )
     if as_json:
         click.echo(json.dumps(_values(report, outlets, dry_run=dry_run), indent=2))
     else:
         for line in _lines(report, outlets, settings, dry_run=dry_run):
             click.echo(line)
-    for warning in (*_warnings(report), *_overlooked(settings, name, report)):
+    for warning in (*_warnings(report), *_overlooked(settings, report.repository, report)):
         click.echo(f"offramp: {warning}", err=True)
     for said in report.unreached:
         UserError(f"{said}; what is there is not gone: run the same command again").show()

@@ -14,6 +14,8 @@ from cli.errors import Failed, UserError, told_plainly
 from cli.options import Given, settings_from, settings_options, with_root
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from server.settings import Settings
 
 # More than these are not a list that anybody reads.
@@ -21,11 +23,17 @@ _SHOWN = 20
 
 
 @click.command()
-@click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Server processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 256),
+    metavar="N",
+    help="Server processes that share the port; by default `workers` of the settings, or 1.",
+)
 @click.option(
     "--index/--no-index",
     default=None,
-    help="Make bundles in the background: now, at an interval, and after a push.",
+    help="Make bundles in the background: now, at an interval, and after a push. By default as"
+    " `index.enabled` of the settings says, or not.",
 )
 @settings_options(root=True)
 def command(given: Given, *, workers: int | None, index: bool | None) -> None:
@@ -38,7 +46,7 @@ def command(given: Given, *, workers: int | None, index: bool | None) -> None:
         try:
             serve(
                 settings,
-                lambda address: _greet(settings, address),
+                partial(_greet, settings),
                 partial(_read_again, given, workers, index),
             )
         except CannotListen as error:
@@ -69,11 +77,12 @@ def _read_again(given: Given, workers: int | None, index: bool | None) -> Settin
         raise Unreadable(error.message) from None
 
 
-def _greet(settings: Settings, address: str) -> None:
-    """Print the address and, for each repository, how to clone it."""
-    from repos.git.discovery import discover as discover_git
-    from repos.hg.discovery import discover as discover_hg
+def _greet(settings: Settings, address: str, admin: str | None = None) -> None:
+    """Print the address, for each repository how to clone it, and where the status page is.
 
+    ``admin`` is where the listener for those who run this server is; see
+    :data:`server.serving.Ready`.
+    """
     base = settings.public_url or f"http://{_reachable(address)}"
     root = settings.local_root
     served = [str(root)] if root is not None else []
@@ -85,8 +94,18 @@ def _greet(settings: Settings, address: str) -> None:
         name = f"{upstream.title}/..." if upstream.prefix else upstream.title
         clone = "hg clone" if upstream.vcs == "hg" else f"git {setting}clone"
         click.echo(f"  {clone} {base}/{name}")
-    if root is None:
-        return
+    if root is not None:
+        _list(settings, root, base, setting)
+    page = status_page(settings, address, admin)
+    if page is not None:
+        click.echo(f"  status page: {page}")
+
+
+def _list(settings: Settings, root: Path, base: str, setting: str) -> None:
+    """Print how to clone each repository below ROOT."""
+    from repos.git.discovery import discover as discover_git
+    from repos.hg.discovery import discover as discover_hg
+
     git_names = (found.name for found in discover_git(root, settings.data))
     hg_names = (found.name for found in discover_hg(root, settings.data))
     lines = chain(
@@ -109,6 +128,25 @@ def _greet(settings: Settings, address: str) -> None:
             " served without it: install Mercurial, or say in hg.program where it is",
             err=True,
         )
+
+
+def status_page(settings: Settings, address: str, admin: str | None) -> str | None:
+    """Where the status page is, for people; None where nobody may see it.
+
+    It is that of this machine and not ``public_url``: a proxy in front had better not let it
+    through. The rules are those of :meth:`server.access.rules.AccessRules.is_operator`.
+    """
+    operators = settings.access.operators
+    whom = " (for access.operators)" if operators else ""
+    if admin is None:
+        if settings.private and not operators:
+            return None
+        return f"http://{_reachable(address)}/-/{whom}"
+    if admin.startswith("unix:"):
+        # Its file says who may open it, and no address is looked at.
+        socket = shlex.quote(admin.removeprefix("unix:"))
+        return f"/-/ at {admin}: curl --unix-socket {socket} http://offramp/-/"
+    return f"http://{_reachable(admin.removeprefix('http://').rstrip('/'))}/-/{whom}"
 
 
 def uri_protocols(settings: Settings, base: str) -> str:

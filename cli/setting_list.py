@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
@@ -16,6 +17,8 @@ from pydantic_core import PydanticUndefined
 
 from server.setting_types import parse_size, read_duration
 from server.settings import Settings
+
+Unit = Literal["", "size", "duration"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,8 @@ class Setting:
         default: as it would be written in TOML; ``required``, or ``-`` for none.
         meaning: its description; empty if it has none.
         secret: its value must not be shown.
+        unit: ``size`` in bytes or ``duration`` in seconds, which can be written as text with a
+            unit; else empty.
     """
 
     path: str
@@ -35,6 +40,7 @@ class Setting:
     default: str
     meaning: str
     secret: bool
+    unit: Unit = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +60,17 @@ class Section:
     settings: tuple[Setting, ...]
 
 
+@cache
 def sections() -> tuple[Section, ...]:
     """Every section, the top one first, in the order of the model."""
     return tuple(_walk(Settings, "", ""))
 
 
-_UNITS: Final = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
-_TIMES: Final = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_UNITS: Final[dict[Unit, tuple[tuple[int, str], ...]]] = {
+    "": (),
+    "size": ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")),
+    "duration": ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")),
+}
 
 
 def _walk(model: type[BaseModel], path: str, variant: str) -> Iterator[Section]:
@@ -87,6 +97,7 @@ def _setting(field: FieldInfo, path: str, variant: str) -> Setting:
         _default(field),
         field.description or "",
         SecretStr in _flat(field.annotation),
+        _unit(field),
     )
 
 
@@ -127,19 +138,27 @@ def _default(field: FieldInfo) -> str:
         return "required"
     if value is None:
         return "-"
-    readers = [m.func for m in field.metadata if isinstance(m, BeforeValidator)]
-    if parse_size in readers:
-        return _in_units(value, _UNITS)
-    if read_duration in readers:
-        return _in_units(value, _TIMES)
+    unit = _unit(field)
+    if unit:
+        return in_units(value, unit)
     if isinstance(value, Path):
         value = str(value)
     return json.dumps(value)
 
 
-def _in_units(value: float, units: tuple[tuple[int, str], ...]) -> str:
-    """``value`` in the largest unit that leaves no fraction; as a number if none does."""
-    for unit, name in units:
-        if value and value % unit == 0:
-            return json.dumps(f"{value / unit:.0f}{name}")
+def _unit(field: FieldInfo) -> Unit:
+    readers = [m.func for m in field.metadata if isinstance(m, BeforeValidator)]
+    if parse_size in readers:
+        return "size"
+    return "duration" if read_duration in readers else ""
+
+
+def in_units(value: float, unit: Unit) -> str:
+    """``value`` as a person would write it in TOML: in the largest unit that leaves no fraction.
+
+    As a number, if none does.
+    """
+    for size, name in _UNITS[unit]:
+        if value and value % size == 0:
+            return json.dumps(f"{value / size:.0f}{name}")
     return json.dumps(value)

@@ -24,7 +24,7 @@ def command() -> None:
 @command.command("renew")
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-@settings_options(root=False)
+@settings_options(root=False, listen=False)
 def renew(given: Given, name: str, *, as_json: bool) -> None:
     """Begin anew with the store NAME, one of `stores` in the settings, as it is found now.
 

@@ -290,16 +290,30 @@ def _judge(  # noqa: PLR0917 - as in redirects.negotiation
         return candidate.bar
     if mirror.name in down:
         return Reason.DOWN
-    sighting = seen.get(mirror.name)
+    fault = verdict_on(mirror, seen.get(mirror.name), session.digest, now)
+    if fault is not None:
+        return fault
+    url = mirror.first_url(session.vcs, session.repository)
+    return Location(url, mirror.name, protocol, None)
+
+
+def verdict_on(
+    mirror: SessionMirror, sighting: Sighting | None, digest: str, now: float
+) -> Reason | None:
+    """Why what was seen of a repository at a mirror keeps its sessions here; None: they may move.
+
+    Args:
+        mirror: where it is.
+        sighting: what was last seen of it there; None if nothing was.
+        digest: of the refs that clients would be told here.
+        now: seconds of the clock of the sighting.
+    """
     # One of a time to come is from before the clock jumped.
     if sighting is None or not 0 <= now - sighting.at <= mirror.max_age:
         return Reason.MIRROR_UNKNOWN
     if sighting.fault is not None:
         return sighting.fault
-    if sighting.digest != session.digest:
-        return Reason.MIRROR_STALE
-    url = mirror.first_url(session.vcs, session.repository)
-    return Location(url, mirror.name, protocol, None)
+    return None if sighting.digest == digest else Reason.MIRROR_STALE
 
 
 @lru_cache(4096)

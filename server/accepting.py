@@ -12,6 +12,8 @@ from typing import Final
 
 from aiohttp import web
 
+from server.bad_requests import Handler
+
 # How long one connection too many may take to say its request, which is then refused.
 _SURPLUS_SECONDS: Final = 5.0
 
@@ -148,6 +150,8 @@ class _Door(web.SockSite):
                 return _Turned()
             too_many = there >= self._most
         handler = serve()
+        # aiohttp makes its own, and has no place for another's words.
+        handler.__class__ = Handler
         _silent.add(handler)
         if too_many:
             _surplus.add(handler)

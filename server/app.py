@@ -20,6 +20,7 @@ from redirects.signing import BLOBS_PATH
 from server.accepting import heard
 from server.access.rules import ADMIN
 from server.admission import RETRY_SECONDS, Busy, Excess, refused
+from server.bad_requests import put_in_words
 from server.blobs import BLOB_ROUTE, Handler, blob_handler, store_opener
 from server.client_routes import ClientRoutes
 from server.exchange import CURRENT, EXCHANGE, REQUEST_ID, Exchange
@@ -205,6 +206,7 @@ class _Shell:
             status = response.status
         except web.HTTPException as error:
             status = error.status
+            put_in_words(error)
             error.headers[REQUEST_ID] = exchange.request_id
             raise
         except (ConnectionError, Stalled, TimeoutError) as error:

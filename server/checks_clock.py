@@ -13,6 +13,7 @@ from yarl import URL
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
 from redirects.targets import Target
+from server.http_faults import why
 from server.verdict import Level, Verdict
 from stores.base import Store
 from stores.entity import Entity
@@ -44,7 +45,7 @@ async def clock_of_target(
         return None
     except (CannotLocate, aiohttp.ClientError, OSError, KeyError, ValueError) as error:
         # The message may hold the URL, and a URL is a key.
-        return Verdict(Level.WARN, f"{what}: no clock ({type(error).__name__})")
+        return Verdict(Level.WARN, f"{what}: no clock ({why(error)})")
 
 
 async def clock_of_store(session: aiohttp.ClientSession, store: Store) -> Verdict | None:

@@ -15,6 +15,7 @@ from yarl import URL
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
 from redirects.targets import S3Target, SignedHttpTarget
+from server.http_faults import why
 from server.verdict import Level, Verdict
 from stores.entity import Entity
 
@@ -59,7 +60,7 @@ async def check_signatures(
                     yield Verdict(Level.FAIL, what, _OTHER_KEY)
     except (CannotLocate, aiohttp.ClientError, OSError) as error:
         # The message may hold the URL, and a URL is a key.
-        what = f"whether signatures are demanded is not known ({type(error).__name__})"
+        what = f"whether signatures are demanded is not known ({why(error)})"
         yield Verdict(Level.WARN, f"target {target.name}: {what}")
 
 

@@ -27,6 +27,7 @@ from server.checks_authorization import check_foreign, check_leaks
 from server.checks_clock import clock_of_store, clock_of_target
 from server.checks_signatures import check_signatures
 from server.checks_tls import check_tls, claims
+from server.http_faults import why
 from server.placing import Stores
 from server.readback import NotReadable, read_back, read_back_anew
 from server.settings import Settings
@@ -314,7 +315,7 @@ async def _closed(
                     "let it expose /entities/ of the store, and never /documents/",
                 )
     except (aiohttp.ClientError, OSError) as error:
-        what = f"whether documents can be read is not known ({type(error).__name__})"
+        what = f"whether documents can be read is not known ({why(error)})"
         return Verdict(Level.WARN, f"target {target.name}: {what}")
     finally:
         with suppress(StoreError):

@@ -7,6 +7,7 @@ from typing import Final
 
 import aiohttp
 
+from server.http_faults import why
 from server.settings import Settings
 from server.traces import check_installed
 from server.verdict import Level, Verdict
@@ -47,7 +48,7 @@ async def check_tracing(
     except (aiohttp.ClientError, TimeoutError) as error:
         yield Verdict(
             Level.WARN,
-            f"tracing: {url} does not answer ({type(error).__name__}), so traces are lost",
+            f"tracing: {url} does not answer ({why(error)}), so traces are lost",
             "start the collector, or correct tracing.endpoint",
         )
         return

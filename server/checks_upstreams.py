@@ -14,6 +14,7 @@ from yarl import URL
 
 from server.checks_machine import is_loopback
 from server.checks_upstreams_hg import check_hg_repository, speaks_hg
+from server.http_faults import why
 from server.settings import Settings
 from server.settings_upstreams import UpstreamSettings
 from server.upstreams.asking import Asking, Down, Refused, SpeaksV0
@@ -175,6 +176,5 @@ def _host_of(url: str) -> str:
 
 
 def _kind(error: Exception) -> str:
-    """What went wrong, in the system's words; those of libraries may hold URLs."""
-    system = error.strerror if isinstance(error, OSError) and error.strerror else ""
-    return f"cannot be asked ({system or type(error).__name__})"
+    """What went wrong; the words of libraries may hold URLs."""
+    return f"cannot be asked ({why(error)})"

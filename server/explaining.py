@@ -16,6 +16,7 @@ from redirects.locality import Whereabouts, region_word
 from redirects.negotiation import Verdict, explain
 from redirects.networks import read_address
 from redirects.selection import Selection
+from redirects.sessions import SessionDecision, Vcs
 from redirects.targets import Target
 from server.settings import Settings
 from server.wiring import build_control
@@ -139,6 +140,23 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
+class ExplainedSession:
+    """What would become of the first request for a repository, if it carries no credentials.
+
+    Attributes:
+        vcs: of what kind the repository is.
+        decision: whether the whole session moves to a mirror.
+        verdicts: on each mirror, in the order in which they are tried.
+        seen: by name, what was seen last of a mirror that is of no use.
+    """
+
+    vcs: Vcs
+    decision: SessionDecision
+    verdicts: tuple[Verdict, ...]
+    seen: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Explanation:
     """A decision, and all that it was made from.
 
@@ -148,6 +166,7 @@ class Explanation:
         content: what is asked for.
         decision: what the client gets.
         verdicts: on each target, in the order in which they are tried.
+        session: what would become of it; None where there is no mirror of whole sessions.
     """
 
     asked: Asked
@@ -155,13 +174,21 @@ class Explanation:
     content: Content
     decision: Decision
     verdicts: tuple[Verdict, ...]
+    session: ExplainedSession | None = None
 
 
-def explained(asked: Asked, content: Content, known: Known) -> Explanation:
-    """Make the decision."""
-    settings, where = known.settings, known.where
+def client_there(settings: Settings, where: Whereabouts) -> Client:
+    """A client at a place, as decisions know it."""
     base_url = settings.public_url or f"http://{settings.listen}"
-    client = Client(base_url, where.region, where.network, where.address)
+    return Client(base_url, where.region, where.network, where.address)
+
+
+def explained(
+    asked: Asked, content: Content, known: Known, session: ExplainedSession | None = None
+) -> Explanation:
+    """Make the decision; ``session`` is what becomes of whole sessions."""
+    settings = known.settings
+    client = client_there(settings, known.where)
     control = build_control(settings.redirect)
     decision, verdicts = explain(
         Acceptance(asked.protocols),
@@ -177,7 +204,7 @@ def explained(asked: Asked, content: Content, known: Known) -> Explanation:
         shadow=control.shadow,
         audience=known.audience,
     )
-    return Explanation(asked, known, content, decision, verdicts)
+    return Explanation(asked, known, content, decision, verdicts, session)
 
 
 def chosen(
@@ -200,8 +227,8 @@ def chosen(
 def nothing_published(repository: str) -> NothingToExplain:
     """Of a repository of which no content can be chosen."""
     return NothingToExplain(
-        f"{repository}: nothing is published of a repository with just this name; run `offramp"
-        " index`, which a server sees within git.catalog_refresh, or name content by --entity"
+        f"{repository}: nothing is published of it; run `offramp index`, which a server sees within"
+        " git.catalog_refresh, or name content by --entity"
     )
 
 

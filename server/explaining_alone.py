@@ -31,12 +31,14 @@ from server.explaining import (
     explained,
     nothing_published,
 )
+from server.explaining_sessions import session_alone
 from server.health import PROBE_ENTITY
 from server.locator import Locator
 from server.main_seal import remembered
 from server.placing import Stores
 from server.publish import Publisher
 from server.readback import NotReadable, read_back_anew
+from server.served_names import did_you_mean, served_name, spellings
 from server.settings import Settings
 from server.upstreams.routes import Routes
 from server.wiring import (
@@ -92,21 +94,26 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
             era=lambda: main.era,
         )
+        asked = await _served(settings, store, asked)
         content = await _content(settings, store, publisher, asked)
         seen, note = await _looked_at(settings, stores, targets, content)
         notes += note
+        where = locator.locality.find(asked.address, word=asked.word)
+        audience = _audience(settings, stores, asked.repository)
+        told, said = await session_alone(settings, session, asked, where, audience)
+        notes += said
     known = Known(
         settings,
         build_selection(settings, targets),
-        locator.locality.find(asked.address, word=asked.word),
+        where,
         frozenset(target.fingerprint for target in targets if target.name in seen),
         seen,
         stores.reads,
-        _audience(settings, stores, asked.repository),
+        audience,
         now,
         tuple(notes),
     )
-    return explained(asked, content, known)
+    return explained(asked, content, known, told)
 
 
 def _keys(settings: Settings) -> tuple[SigningKeys, list[str]]:
@@ -128,6 +135,30 @@ def _audience(settings: Settings, stores: Stores, repository: str) -> Audience:
     remote = Routes(settings.upstreams).named(repository)
     rules = AccessRules(settings.access, private=settings.private, unplaced=stores.unplaced)
     return rules.audience_of(repository, None if remote is None else remote.upstream)
+
+
+async def _served(settings: Settings, store: Store, asked: Asked) -> Asked:
+    """The question with the name by which the repository is served, or published.
+
+    Raises:
+        NothingToExplain: there is none, and no content of its is named.
+    """
+    known = served_name(settings, asked.repository)
+    if known is not None:
+        return replace(asked, repository=known)
+    # One of another machine, of which the catalog is all that is here.
+    for name in spellings(asked.repository):
+        if await load(store, name) is not None:
+            return replace(asked, repository=name)
+    if asked.digest is not None:
+        return asked
+    meant = await asyncio.to_thread(did_you_mean, settings, asked.repository)
+    root = settings.local_root
+    where = "" if root is None else f" below ROOT ({root.absolute()})"
+    raise NothingToExplain(
+        f"{asked.repository}: there is no such repository{where}, and nothing is published of one"
+        f" with this name{meant or '; write the path at which it is served'}"
+    )
 
 
 async def _content(settings: Settings, store: Store, publisher: Publisher, asked: Asked) -> Content:

@@ -1,8 +1,10 @@
 # Law of this file: a running server explains from what it knows: its view of the targets, its
-# catalogs, what it read back. It probes nothing, and remembers no name that somebody made up.
+# catalogs, what it read back, what it compared. It probes no target, and remembers no name that
+# somebody made up.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import Final
@@ -19,7 +21,9 @@ from server.explaining import (
     explained,
     nothing_published,
 )
+from server.explaining_sessions import session_live
 from server.runtime import Runtime
+from server.served_names import did_you_mean
 from stores.entity import Entity
 
 _UNKNOWN: Final = "{}: there is no such repository below ROOT, and no mirror of one on this machine"
@@ -33,13 +37,19 @@ async def explained_live(runtime: Runtime, asked: Asked) -> Explanation:
         stores.base.StoreError: the store does not answer.
     """
     now = time.time()
-    asked, audience = _served(runtime, asked)
+    try:
+        asked, audience = _served(runtime, asked)
+    except NothingToExplain as error:
+        meant = await asyncio.to_thread(did_you_mean, runtime.settings, asked.repository)
+        raise NothingToExplain(f"{error}{meant}") from None
     content = await _content(runtime, asked)
     locator = runtime.locator
+    where = locator.locality.find(asked.address, word=asked.word)
+    told, notes = await session_live(runtime, asked, where, audience)
     known = Known(
         runtime.settings,
         runtime.selection,
-        locator.locality.find(asked.address, word=asked.word),
+        where,
         runtime.health.down(),
         {
             each.name: Seen(each.seen, now - each.turned)
@@ -49,9 +59,9 @@ async def explained_live(runtime: Runtime, asked: Asked) -> Explanation:
         runtime.stores.reads,
         audience,
         now,
-        tuple(f"list of networks not read: {e.fault}" for e in locator.lists if e.fault),
+        (*(f"list of networks not read: {e.fault}" for e in locator.lists if e.fault), *notes),
     )
-    return explained(asked, content, known)
+    return explained(asked, content, known, told)
 
 
 def _served(runtime: Runtime, asked: Asked) -> tuple[Asked, Audience]:
@@ -63,7 +73,9 @@ def _served(runtime: Runtime, asked: Asked) -> tuple[Asked, Audience]:
             audience = runtime.access_rules.audience_of(remote.name, remote.upstream)
             return _called(asked, remote.name), audience
         raise NothingToExplain(_UNKNOWN.format(name))
-    found = runtime.repositories.get(name) or runtime.hg_repositories.get(name)
+    git, hg = runtime.repositories.get(name), runtime.hg_repositories.get(name)
+    # As in server.served_names: a name that is just so goes before one that it is short for.
+    found = hg if hg is not None and (git is None or git.name != name) else git
     if found is None:
         raise NothingToExplain(_UNKNOWN.format(name))
     return _called(asked, found.name), runtime.access_rules.audience_of(found.name)

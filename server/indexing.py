@@ -38,6 +38,7 @@ from server.logs import configure, heard_by, redact
 from server.main_seal import MainSeal
 from server.placing import Stores
 from server.publish import Publisher
+from server.refusals import Refusals
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
 from server.settings_stores import MAIN
@@ -107,8 +108,9 @@ class Indexed:
         reports: of each repository, by name.
         collected: what was deleted from the store; None if that was not asked for or not possible.
         vanished: where Mercurial repositories were whose indexes were removed with them.
-        faults: what went wrong beside single repositories: with a store beside the main one, or
-            why nothing was collected although it was asked for.
+        faults: what went wrong beside single repositories: with a store beside the main one, with
+            a target through which nothing came, or why nothing was collected although it was asked
+            for.
     """
 
     reports: tuple[Report, ...]
@@ -167,6 +169,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         session = await stack.enter_async_context(
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         )
+        refusals = Refusals()
         publisher = Publisher(
             stores,
             targets,
@@ -176,6 +179,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
             max_url_life=settings.redirect.lifetime + settings.redirect.window,
             is_away=away.__contains__,
             era=lambda: seal.known.era,
+            told=refusals.told,
         )
         stack.push_async_callback(publisher.close)
         git = Git(settings.limits.program_time)
@@ -243,6 +247,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
             await index_hg_repository(each, bundling(each.name), progress)
             for each in hg_repositories.all()
         ]
+        faults += refusals.faults()
         if not gc:
             return Indexed(tuple(reports), faults=faults)
         vanished = await asyncio.to_thread(remove_vanished, indexes)

@@ -22,6 +22,7 @@ from indexer.ownership import claim
 from redirects.targets import Target
 from server.placing import Stores
 from server.readback import NotReadable, read_back
+from server.refusals import Told, nobody
 from server.settings_stores import MAIN
 from server.traces import span
 from server.turns import PARALLEL, RETRY_AFTER, PublishRefused, Turns, nobody_away
@@ -135,6 +136,7 @@ class Publisher:
         is_away: whether others have found that a store, by its name, does not answer.
         era: of the main store, now; what was read back through it in another one does not count.
             See :class:`server.main_seal.Known`.
+        told: hears what became of reading back, and of copying to stores beside the main one.
         retry_after: see :data:`server.turns.RETRY_AFTER`.
         parallel: see :data:`server.turns.PARALLEL`.
         clock: seconds since the epoch.
@@ -155,6 +157,7 @@ class Publisher:
         max_url_life: float,
         is_away: Callable[[str], bool] = nobody_away,
         era: Callable[[], str] = _first,
+        told: Told = nobody,
         retry_after: float = RETRY_AFTER,
         parallel: int = PARALLEL,
         clock: Callable[[], float] = time.time,
@@ -173,6 +176,7 @@ class Publisher:
         self._session = session
         self._lease = keep - longest
         self._turns = Turns(stores.named(), is_away, retry_after, parallel, monotonic)
+        self._told = told
         self._clock = clock
         self._era = era
         main = (target for target in self._targets if stores.read_by(target) == MAIN)
@@ -388,8 +392,10 @@ class Publisher:
                 return
             try:
                 await self._turns.put(name, entity, path)
-            except StoreUnavailable:
+            except StoreUnavailable as error:
+                self._told("store", name, str(error))
                 return
+            self._told("store", name, "")
             await run.stored.wait()
             await self._count(entity, targets, began, run)
 
@@ -430,8 +436,11 @@ class Publisher:
                 await self.read_back(target, entity)
             except NotReadable as error:
                 _log.warning("not named to clients: %s", error)
+                why = str(error).removeprefix(f"entity {entity.digest}, ")
+                self._told("target", target.name, why.removeprefix(f"target {target.name}: "))
                 reading.set("came", False)
                 return frozenset()
+            self._told("target", target.name, "")
             reading.set("came", True)
         return frozenset((target.fingerprint,))
 

@@ -19,6 +19,7 @@ from yarl import URL
 from redirects.networks import Prefix
 from redirects.range_files import BadRanges, read_ranges
 from repos.stamps import Stamp, stamp
+from server.http_faults import why
 from server.settings_regions import RangeListSettings
 
 _log = logging.getLogger("offramp.regions")
@@ -188,5 +189,5 @@ class RangeList:
             raise Unread(f"{source}: it did not come within {_SECONDS:.0f} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # A name that is none is a ValueError of its codec.
-            words = " ".join(f"{type(error).__name__} {error}".split())
+            words = "its name is none" if isinstance(error, UnicodeError) else why(error)
             raise Unread(f"{source}: {words}") from None

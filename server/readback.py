@@ -17,6 +17,7 @@ from yarl import URL
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
 from redirects.targets import SelfTarget, Target
+from server.http_faults import why
 from stores.base import Store, StoreError
 from stores.entity import Entity
 
@@ -66,11 +67,8 @@ async def read_back(
     except (NotReadable, CannotLocate, StoreError) as error:
         raise NotReadable(f"entity {entity.digest}, target {target.name}: {error}") from error
     except (aiohttp.ClientError, OSError, EOFError) as error:
-        # Some of aiohttp's messages hold the URL, and a URL is a key.
-        cause = str(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else ""
-        what = f"{type(error).__name__} {cause}".rstrip()
         kind = TooSlow if isinstance(error, TimeoutError) else NotReadable
-        raise kind(f"entity {entity.digest}, target {target.name}: {what}") from None
+        raise kind(f"entity {entity.digest}, target {target.name}: {why(error)}") from None
 
 
 async def read_back_anew(store: Store, target: Target, entity: Entity) -> None:

@@ -278,7 +278,8 @@ class Runtime:
                 frozenset(each.name for each in hg_repositories.all()),
             )
 
-        status = Status.open(settings, metrics, health, Shelves(settings, store, targets, served))
+        shelves = Shelves(settings, store, targets, served)
+        status = Status.open(settings, metrics, health, shelves, sessions)
         observing = Observing.of(settings, metrics.condition, catalogs)
         runners = [
             health.run(),

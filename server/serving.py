@@ -47,8 +47,9 @@ _BYTES: Final = 1024
 # A worker that dies again at once is not started again at once.
 _RESTART_SECONDS: Final = 1.0
 
-Ready = Callable[[str], None]
-"""Told the address, as ``HOST:PORT``, when requests are answered."""
+Ready = Callable[[str, str | None], None]
+"""Told the address, as ``HOST:PORT``, when requests are answered; and where the listener for those
+who run this server is, if there is one: ``http://HOST:PORT/`` or ``unix:PATH``."""
 
 
 def serve(settings: Settings, ready: Ready, read: Read) -> None:
@@ -193,7 +194,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             most,
             passed=listening.passed,
         )
-        ready(settings.listen)
+        ready(settings.listen, None if listening.admin is None else name_of(listening.admin))
         await stopped.wait()
         # From here on the other way round than it began: nobody is refused who does not know yet.
         runtime.gate.stopping = True
@@ -259,7 +260,7 @@ def _worker(
     passed = not isinstance(listen, str)
     bound = bind(listen, shared=True) if isinstance(listen, str) else listen
     listening = _Listening(bound, admin, passed=passed)
-    asyncio.run(_work(written, listening, lambda _: ready.release(), index=index))
+    asyncio.run(_work(written, listening, lambda *_: ready.release(), index=index))
 
 
 @contextmanager
@@ -351,7 +352,7 @@ class _Parent:
         if self._began():
             if self._admin is not None:
                 _log.info("admin routes are at %s", name_of(self._admin))
-            ready(self._listen)
+            ready(self._listen, None if self._admin is None else name_of(self._admin))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._watch()
         self._remove_figures()

@@ -232,8 +232,12 @@ class Settings(BaseSettings):
             raise ValueError(f"two targets are named {min(twice)!r}; give each its own name")
         targets = self.effective_targets()
         check_stores(self.store, self.stores, self.placements, targets, self.data)
-        if any(t.type == "s3" and self.store_of(t).type != "s3" for t in self.targets):
-            raise ValueError("a target of type s3 needs a store of type s3")
+        for target in self.targets:
+            if target.type == "s3" and self.store_of(target).type != "s3":
+                raise ValueError(
+                    f"target {target.name!r}: a target of type s3 needs a store of type s3, and"
+                    f' {target.store!r} is a directory; write type = "self", or name another store'
+                )
         if self.targets and not any(target.weight for target in self.targets):
             raise ValueError(
                 "every target has weight = 0, so nobody would be sent anywhere; write"

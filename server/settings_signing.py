@@ -42,7 +42,7 @@ class SecretKeySettings(Section):
     @model_validator(mode="after")
     def _one(self) -> SecretKeySettings:
         if (self.secret is None) == (self.file is None):
-            raise ValueError("a key is given either as `secret` or as `file`")
+            raise ValueError("a key is given either as `secret` or as `file`; write one of them")
         return self
 
 

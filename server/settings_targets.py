@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from server.setting_types import BaseUrl, Duration, Section, Size
 from server.settings_regions import RegionPattern
@@ -20,6 +21,10 @@ class DirectoryStoreSettings(Section):
     path: Path | None = Field(
         None, description="Where; by default `store` below the data directory."
     )
+
+
+_BUCKET: Final = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:\S+")
+_REGION: Final = re.compile(r"(?![0-9]+$)(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 
 
 class S3StoreSettings(Section):
@@ -40,6 +45,24 @@ class S3StoreSettings(Section):
     concurrency: int = Field(4, ge=1, le=64, description="Parts that are sent side by side.")
     max_attempts: int = Field(4, ge=1, description="Tries for each request to the store.")
     timeout: Duration = Field(20.0, gt=0, description="Connect and read timeout of one try.")
+
+    @field_validator("bucket")
+    @classmethod
+    def _bucket(cls, value: str) -> str:
+        # What botocore lets through; of an ARN it judges itself.
+        if not _BUCKET.fullmatch(value):
+            raise ValueError(
+                f"{value!r} is no name of a bucket; write letters, digits, `.`, `-` and `_`, or the"
+                " ARN of an access point"
+            )
+        return value
+
+    @field_validator("region")
+    @classmethod
+    def _region(cls, value: str | None) -> str | None:
+        if value is not None and not _REGION.fullmatch(value):
+            raise ValueError(f"{value!r} is no name of a region; write one such as eu-west-1")
+        return value
 
     @model_validator(mode="after")
     def _pairs(self) -> S3StoreSettings:

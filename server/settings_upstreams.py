@@ -121,7 +121,7 @@ class TokenSettings(Section):
     @model_validator(mode="after")
     def _one(self) -> TokenSettings:
         if (self.token is None) == (self.sha256 is None):
-            raise ValueError("a token is given either as `token` or as `sha256`")
+            raise ValueError("a token is given either as `token` or as `sha256`; write one of them")
         if self.token is not None:
             token = self.token.get_secret_value()
             if len(token) < _LEAST_TOKEN or _TOKEN.fullmatch(token) is None:
@@ -191,7 +191,9 @@ class AccessSettings(Section):
     @classmethod
     def _is_header(cls, value: str) -> str:
         if _HEADER.fullmatch(value) is None:
-            raise ValueError(f"{value!r} is no name of a header")
+            raise ValueError(
+                f"{value!r} is no name of a header; write one such as X-Forwarded-User"
+            )
         if value.lower() in _CREDENTIALS:
             raise ValueError(f"{value!r} holds credentials, not the name of a user")
         return value
@@ -208,11 +210,11 @@ def fault_of_secret(secret: str, username: str | None) -> str:
     The secret is not in it.
     """
     if not secret:
-        return "is empty"
+        return "is empty; write it, or leave `credential` out"
     if not secret.isprintable():
         return "holds control characters"
     if username is None and _TOKEN.fullmatch(secret) is None:
-        return "holds what no Bearer token holds (if it is a password, give its `username`)"
+        return "holds what no Bearer token holds; if it is a password, write its `username` too"
     return ""
 
 
@@ -232,7 +234,7 @@ class CredentialSettings(Section):
     @model_validator(mode="after")
     def _one(self) -> CredentialSettings:
         if (self.password is None) == (self.file is None):
-            raise ValueError("a credential has either `password` or `file`")
+            raise ValueError("a credential has either `password` or `file`; write one of them")
         if self.username is not None and (":" in self.username or not self.username.isprintable()):
             raise ValueError("a user name holds neither a colon nor control characters")
         if self.password is not None:
@@ -380,7 +382,7 @@ class UpstreamSettings(Section):
     @model_validator(mode="after")
     def _whole(self) -> UpstreamSettings:
         if (self.prefix is None) == (self.repository is None):
-            raise ValueError("an upstream has either `prefix` or `repository`")
+            raise ValueError("an upstream has either `prefix` or `repository`; write one of them")
         if self.vcs == "hg":
             self._check_hg()
         if self.repository is not None:

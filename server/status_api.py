@@ -16,10 +16,13 @@ from server.explaining_live import explained_live
 from server.git import answers
 from server.git.answers import NO_CACHE
 from server.runtime import Runtime
+from server.status.places import shown_mirrors
 from server.status_documents import (
     DecisionDocument,
     DecisionsDocument,
     ExplanationDocument,
+    MirrorDocument,
+    MirrorsDocument,
     TargetsDocument,
 )
 from stores.base import StoreError
@@ -40,6 +43,7 @@ def add_status_api(router: web.UrlDispatcher, runtime: Runtime) -> None:
         (EXPLAIN_ROUTE, _explain),
         ("/-/api/decisions", _decisions),
         ("/-/api/targets", _targets),
+        ("/-/api/mirrors", _mirrors),
     ):
         router.add_get(route, _guarded(runtime, told))
 
@@ -86,6 +90,14 @@ async def _targets(runtime: Runtime, request: web.Request) -> web.Response:
     del request
     settings = runtime.settings.effective_targets()
     return _json(TargetsDocument.of(os.getpid(), runtime.health, settings, time.time()))
+
+
+async def _mirrors(runtime: Runtime, request: web.Request) -> web.Response:
+    del request
+    now = time.time()
+    shown = shown_mirrors(runtime.sessions, runtime.settings.session_mirrors)
+    mirrors = tuple(MirrorDocument.of(each, now) for each in shown)
+    return _json(MirrorsDocument(process=os.getpid(), mirrors=mirrors))
 
 
 def _json(document: BaseModel) -> web.Response:

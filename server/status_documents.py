@@ -11,11 +11,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from redirects.decision import Inline, PassedOver, Redirect
 from redirects.negotiation import Verdict
+from redirects.sessions import SessionRedirect, Stay
 from server.decisions import Made
-from server.explaining import Explanation
+from server.explaining import ExplainedSession, Explanation
 from server.health import Health, Observed
 from server.settings_stores import MAIN
 from server.settings_targets import TargetSettings
+from server.status.places import ShownMirror
 
 
 class _Document(BaseModel):
@@ -62,8 +64,61 @@ class RedirectDocument(_Document):
     expires: AwareDatetime | None
 
 
+class MirrorVerdictDocument(_Document):
+    """What became of one mirror of whole sessions; ``seen`` is told of one that is of no use."""
+
+    name: str
+    verdict: str
+    text: str
+    since: AwareDatetime | None = None
+    seen: str | None = None
+
+
+class SessionDocument(_Document):
+    """What becomes of a first request without credentials: a mirror, or a word for why it stays."""
+
+    vcs: str
+    mirrors: tuple[MirrorVerdictDocument, ...]
+    mirror: str | None
+    url: str | None
+    stays: str | None
+    stays_text: str | None
+
+    @classmethod
+    def of(cls, explained: ExplainedSession) -> Self:
+        """Say it."""
+        decision = explained.decision
+        moves = decision.location if isinstance(decision, SessionRedirect) else None
+        reason = decision.reason if isinstance(decision, Stay) else None
+        chosen = "chosen" if moves is not None else "would_be_chosen"
+        return cls(
+            vcs=explained.vcs,
+            mirrors=tuple(
+                MirrorVerdictDocument(
+                    name=each.target,
+                    verdict=chosen if each.reason is None else str(each.reason.value),
+                    text="" if each.reason is None else _of_mirror(each.reason.text),
+                    seen=None if each.reason is None else explained.seen.get(each.target),
+                )
+                for each in explained.verdicts
+            ),
+            mirror=None if moves is None else moves.target,
+            url=None if moves is None else moves.url,
+            stays=None if reason is None else str(reason.value),
+            stays_text=None if reason is None else reason.text,
+        )
+
+
+def _of_mirror(text: str) -> str:
+    """What is said of a target, where a mirror is passed over for the same reason."""
+    return text.replace("this target", "this mirror").replace("(targets.", "(session_mirrors.")
+
+
 class ExplanationDocument(_Document):
-    """A decision, step by step; it has a redirect, or a word for why the content goes inline."""
+    """A decision, step by step; it has a redirect, or a word for why the content goes inline.
+
+    ``session`` is null where there are no mirrors of whole sessions.
+    """
 
     client: ClientDocument
     content: ContentDocument
@@ -71,6 +126,7 @@ class ExplanationDocument(_Document):
     redirect: RedirectDocument | None
     inline: str | None
     inline_text: str | None
+    session: SessionDocument | None = None
     notes: tuple[str, ...]
 
     @classmethod
@@ -98,6 +154,9 @@ class ExplanationDocument(_Document):
             redirect=redirect,
             inline=None if reason is None else str(reason.value),
             inline_text=None if reason is None else reason.text,
+            session=(
+                None if explanation.session is None else SessionDocument.of(explanation.session)
+            ),
             notes=explanation.known.notes,
         )
 
@@ -243,6 +302,67 @@ def _target(observed: Observed, target: TargetSettings, place: int, now: float) 
         priority=place if target.priority is None else target.priority,
         weight=target.weight,
     )
+
+
+class ComparedDocument(_Document):
+    """What is known of a repository at a mirror; ``fault`` is a word for why it is of no use."""
+
+    repository: str
+    vcs: str
+    fault: str | None
+    told: str
+    compared: AwareDatetime | None
+
+
+class MirrorDocument(_Document):
+    """A mirror of whole sessions as one process sees it, and what the settings say of it."""
+
+    name: str
+    url: str
+    state: str
+    named: bool
+    since: AwareDatetime
+    seen: str
+    looked: AwareDatetime | None
+    moved: int
+    regions: tuple[str, ...]
+    priority: int
+    weight: float
+    repositories: tuple[ComparedDocument, ...]
+
+    @classmethod
+    def of(cls, mirror: ShownMirror, now: float) -> Self:
+        """Say it; ``now`` is in seconds since the epoch."""
+        return cls(
+            name=mirror.name,
+            url=mirror.url,
+            state=mirror.state.value,
+            named=mirror.is_named,
+            since=_time(now - mirror.lasted),
+            seen=mirror.seen,
+            looked=None if mirror.looked is None else _time(now - mirror.looked),
+            moved=mirror.moved,
+            regions=mirror.regions,
+            priority=mirror.priority,
+            weight=mirror.weight,
+            repositories=tuple(
+                ComparedDocument(
+                    repository=each.repository,
+                    vcs=each.vcs,
+                    fault=None if each.fault is None else str(each.fault.value),
+                    told=each.told,
+                    compared=None if each.ago is None else _time(now - each.ago),
+                )
+                for each in mirror.repositories
+            ),
+        )
+
+
+class MirrorsDocument(_Document):
+    """The mirrors of whole sessions, in the order of the settings."""
+
+    process: int
+    mirrors: tuple[MirrorDocument, ...]
 
 
 def _time(seconds: float) -> datetime:

@@ -13,7 +13,15 @@ from urllib.parse import quote
 import boto3
 from botocore import UNSIGNED
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
 
 from stores.base import StoreUnavailable
 
@@ -154,16 +162,43 @@ def reported(name: str, operation: str) -> Iterator[None]:
         yield
     except ClientError as error:
         code, number = error.response["Error"]["Code"], status(error)
-        hint = (
-            "; grant s3:ListBucket, without which S3 says so of what is not there"
-            if (operation, number) == ("HeadObject", 403)
-            else ""
-        )
+        hint = _HINTS.get(code, "")
+        if (operation, number) == ("HeadObject", 403):
+            hint = "; grant s3:ListBucket, without which S3 says so of what is not there"
         raise StoreUnavailable(
             f"{name}: {operation} was refused with {code} (HTTP {number}){hint}"
         ) from None
     except BotoCoreError as error:
-        said = _SECRET_OF_URL.sub("", str(error))
-        raise StoreUnavailable(
-            f"{name}: {operation} failed with {type(error).__name__}: {said}"
-        ) from None
+        raise StoreUnavailable(f"{name}: {operation} failed: {_failure(error)}") from None
+
+
+# What to do about a refusal, by S3's code.
+_HINTS: Final = {
+    "NoSuchBucket": "; make the bucket, or correct `bucket`",
+    "InvalidAccessKeyId": "; correct `access_key_id`",
+    "SignatureDoesNotMatch": "; correct `secret_access_key`, and look at this machine's clock",
+    "RequestTimeTooSkewed": "; set this machine's clock",
+    "ExpiredToken": "; renew the temporary credentials",
+    "PermanentRedirect": "; correct `region`: the bucket is in another",
+    "AuthorizationHeaderMalformed": "; correct `region`: the bucket is in another",
+}
+
+# What befell a request, by what botocore raises; those that are kinds of others first.
+_FAILURES: Final[tuple[tuple[type[BotoCoreError], str], ...]] = (
+    (SSLError, "its certificate cannot be verified, or TLS fails"),
+    (
+        EndpointConnectionError,
+        "no connection; look whether `endpoint` is right, and open from here",
+    ),
+    (ConnectTimeoutError, "no connection in time; look whether `endpoint` is open from here"),
+    (ReadTimeoutError, "no answer in time"),
+    (ConnectionClosedError, "it broke the connection off"),
+)
+
+
+def _failure(error: BotoCoreError) -> str:
+    """What befell a request, in words; botocore's own are told of what we do not know."""
+    for kind, words in _FAILURES:
+        if isinstance(error, kind):
+            return words
+    return f"{type(error).__name__}: {_SECRET_OF_URL.sub('', str(error))}"

@@ -11,8 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
-from redirects.decision import Reason
-from redirects.sessions import HERE, Session
+from redirects.sessions import HERE
 from repos.git.discovery import git_dir_of
 from repos.git.program import GitFailed
 from repos.git.repository import GitRepository, Snapshot
@@ -30,6 +29,7 @@ from server.git.streaming import streamed, upload_pack_alone
 from server.git.upload_pack import AGENT, Terms, UploadPack
 from server.outcome import Outcome
 from server.runtime import Runtime
+from server.sessions.asked import git_session
 from wire.git import v0, v2
 from wire.git.capabilities import advertise, service_preface
 from wire.git.pktline import ProtocolError
@@ -141,8 +141,7 @@ class GitHttp:
         sessions = self.runtime.sessions
         if sessions is None or request.method != "GET":
             return None
-        stays = Reason.HIDES_REFS if snapshot.hides_refs else None
-        session = Session("git", repository.name, snapshot.refs.digest, stays)
+        session = git_session(repository.name, snapshot)
         return sessions.redirect(
             request, session, self.runtime.pipeline.control, self._terms(repository).audience
         )

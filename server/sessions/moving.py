@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final, Self
 
@@ -82,6 +83,7 @@ class Sessions:
         repeats: knows clients again that were sent to one.
         hold_offs: which sessions are kept from which mirrors.
         metrics: count decisions.
+        moved: how many sessions this process sent to which mirror.
     """
 
     settings: Settings
@@ -90,6 +92,7 @@ class Sessions:
     repeats: Repeats[SessionMirror]
     hold_offs: HoldOffs
     metrics: Metrics
+    moved: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(  # noqa: PLR0917 - what a server has of these, each once
@@ -112,7 +115,7 @@ class Sessions:
         selection = build_session_selection(settings)
 
         async def own(vcs: Vcs, repository: str) -> Ours | None:
-            return await _own(git if vcs == "git" else hg, repository)
+            return await own_refs(git if vcs == "git" else hg, repository)
 
         watch = MirrorWatch(
             selection.targets,
@@ -170,6 +173,7 @@ class Sessions:
         self.metrics.session(session.vcs, decision)
         if isinstance(decision, Stay):
             return None
+        self.moved[decision.location.target] += 1
         self.repeats.sent(request, question, ((decision.location, None),))
         exchange.outcome = Outcome.REDIRECT
         return web.Response(status=302, headers={**_HEADERS, "Location": decision.location.url})
@@ -268,7 +272,7 @@ def _may_hold_credential(header: str) -> bool:
     return _CREDENTIALS.search(header) is not None
 
 
-async def _own(
+async def own_refs(
     repositories: Repositories[GitRepository] | Repositories[HgRepository], name: str
 ) -> Ours | None:
     """What we say of a repository now; None if it is none any more, or cannot be read."""

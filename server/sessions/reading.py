@@ -16,6 +16,7 @@ from yarl import URL
 
 from redirects.decision import Reason
 from redirects.sessions import SessionMirror, Vcs
+from server.http_faults import why
 from server.sessions.refs import Ours, git_digest, hg_state_digest
 from server.upstreams.asking import SERVICE, Down
 from server.upstreams.hg_asking import BATCH, HgState
@@ -106,7 +107,7 @@ class Reading:
         except TimeoutError:
             raise _unreadable(f"its answer is not whole within {self.whole_time:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Unreachable(f"its answer broke off ({type(error).__name__})") from None
+            raise Unreachable(f"its answer broke off ({why(error)})") from None
         except (ProtocolError, RemoteError, Down) as error:
             raise _unreadable(f"its answer cannot be read: {error}") from None
 
@@ -212,9 +213,7 @@ class Reading:
         except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
             raise Unreachable("its certificate cannot be verified") from None
         except (aiohttp.ClientError, OSError) as error:
-            cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-            said = isinstance(cause, OSError) and cause.strerror
-            raise Unreachable(f"no answer ({said or type(error).__name__})") from None
+            raise Unreachable(f"no answer ({why(error)})") from None
         async with response:
             self._judge(response, marked=marked)
             yield response

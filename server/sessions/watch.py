@@ -18,8 +18,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from redirects.decision import Reason
 from redirects.health import SOON, Breaker, Rules, Seen, State
-from redirects.sessions import NONE_DOWN, SessionMirror, Sighting, Vcs
+from redirects.sessions import NONE_DOWN, SessionMirror, Sighting, Vcs, verdict_on
 from server.sessions.reading import Unfit, Unreachable
 from server.sessions.refs import Ours
 
@@ -47,6 +48,48 @@ Own = Callable[[Vcs, str], Awaitable[Ours | None]]
 
 Changed = Callable[[str, State], None]
 """Told the name of a mirror, and what is thought of it from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedRepository:
+    """What is known of one repository at one mirror.
+
+    Attributes:
+        vcs: of what kind it is.
+        repository: its served name.
+        fault: why sessions with it do not move there, as far as its refs say; None: they are ours.
+        ago: seconds since they were last compared; None: not yet.
+        told: why it was of no use when it was compared, for people; else empty.
+    """
+
+    vcs: Vcs
+    repository: str
+    fault: Reason | None
+    ago: float | None
+    told: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedMirror:
+    """What is known of a mirror now, for people.
+
+    Attributes:
+        name: of the mirror.
+        state: what is thought of it.
+        is_named: sessions may move there.
+        lasted: seconds since that state began.
+        seen: what was seen of it last; empty before anything was.
+        looked: seconds since it was last asked; None: not yet.
+        repositories: those that clients ask for, the last one first.
+    """
+
+    name: str
+    state: State
+    is_named: bool
+    lasted: float
+    seen: str
+    looked: float | None
+    repositories: tuple[ComparedRepository, ...] = ()
 
 
 class Reads(Protocol):
@@ -106,6 +149,8 @@ class _Watched:
         mirror: the mirror.
         reads: asks it.
         breaker: what is thought of it.
+        said: what was seen of it last, for people; empty before anything was.
+        looked: when that was.
         probe: when it is to be probed next, whatever is due.
         wake: set when something is due sooner than it was.
         running: comparisons that are under way.
@@ -115,6 +160,8 @@ class _Watched:
     reads: Reads
     breaker: Breaker
     probe: float
+    said: str = ""
+    looked: float | None = None
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     running: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -183,6 +230,33 @@ class MirrorWatch:
     def states(self) -> tuple[tuple[str, State], ...]:
         """Names of the mirrors, and what is thought of each."""
         return tuple((name, each.breaker.state) for name, each in self._watched.items())
+
+    def observed(self) -> tuple[ObservedMirror, ...]:
+        """What is known of each mirror now, for people; nobody is said to ask for anything."""
+        now = self.clock()
+        return tuple(self._observed(each, now) for each in self._watched.values())
+
+    def _observed(self, watched: _Watched, now: float) -> ObservedMirror:
+        name, breaker = watched.mirror.name, watched.breaker
+        compared = (
+            ComparedRepository(
+                *key,
+                verdict_on(watched.mirror, known.seen.get(name), known.state, now),
+                None if (seen := known.seen.get(name)) is None else now - seen.at,
+                known.looks[name].told,
+            )
+            for key, known in reversed(self._known.items())
+            if name in known.looks
+        )
+        return ObservedMirror(
+            name,
+            breaker.state,
+            breaker.is_named,
+            now - breaker.since,
+            watched.said,
+            None if watched.looked is None else now - watched.looked,
+            tuple(compared),
+        )
 
     def is_suspected(self, target: SessionMirror) -> bool:
         """A client has shown that it may not work, sessions move there, and it is being probed."""
@@ -324,6 +398,9 @@ class MirrorWatch:
         """Change what is thought of a mirror."""
         before, now = watched.breaker, self.clock()
         watched.breaker = before.seen(what, now, self.rules)
+        watched.said = why
+        if what is not Seen.ASKED_AGAIN:
+            watched.looked = now
         # One that begins to fail is probed again sooner than was thought.
         watched.probe = min(watched.probe, now + watched.breaker.pause(self.rules, 0.0))
         if watched.breaker.is_named != before.is_named:

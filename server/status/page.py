@@ -18,12 +18,16 @@ from markupsafe import Markup
 from server.quantities import age, count, duration, percent, size
 from server.status.history import DAY, HOUR, MINUTE
 from server.status.pictures import FOOT, HEIGHT, LAYERS, chart, utc
+from server.status.places import ShownMirror, ShownTarget
 from server.status.published import Published, Shelf, Shown
 from server.status.report import Report
 from server.status.spans import SPANS, Saved, Share, total
 
 REPOSITORIES_SHOWN: Final = 100
 """How many repositories are on one page."""
+
+COMPARED_SHOWN: Final = 20
+"""Of how many repositories at a mirror it is shown whether they are fresh, the last asked first."""
 
 _TEMPLATES: Final = Path(__file__).with_name("templates")
 _CSS: Final = (_TEMPLATES / "status.css").read_text(encoding="utf-8")
@@ -127,6 +131,7 @@ def render(report: Report, *, page: int = 1, refresh: int = 0) -> bytes:
         shown=part(report.shelf, page),
         kinds=_KINDS,
         process=os.getpid(),
+        compared_shown=COMPARED_SHOWN,
     )
     # Names of files need not be Unicode.
     return said.encode(errors="backslashreplace")
@@ -166,6 +171,14 @@ def cover(bundle: Published) -> str:
     return f"{count(bundle.covered)} of {count(bundle.tips)} tips"
 
 
+def standing(place: ShownTarget | ShownMirror) -> str:
+    """What the settings say of which clients are sent there before others."""
+    regions = ", ".join(place.regions)
+    whom = f"for {regions}" if regions else "for everywhere"
+    weight = f"weight {place.weight:g}" if place.weight else "weight 0: nobody is sent there"
+    return f"{whom}, priority {place.priority}, {weight}"
+
+
 def _step(seconds: int) -> str:
     for unit, name in ((7 * DAY, "week"), (HOUR, "hour"), (MINUTE, "minute")):
         if seconds % unit == 0:
@@ -200,6 +213,7 @@ def _environment() -> jinja2.Environment:
         link=_link,
         percent=percent,
         size=size,
+        standing=standing,
         utc=utc,
     )
     return environment

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from redirects.health import State
-from server.health import Observed
 from server.status.history import Point
+from server.status.places import ShownMirror, ShownTarget
 from server.status.progress import Last, Step
 from server.status.published import Shelf
 from server.status.spans import Saved, Share, Span
@@ -24,6 +24,7 @@ class Report:
         span: whose traffic is shown.
         points: that traffic, step by step.
         targets: as this process sees them.
+        mirrors: of whole sessions, likewise.
         store_down: the store does not answer this process.
         indexing: what is being indexed on this machine.
         last_run: what the last run of the index on this machine did.
@@ -38,7 +39,7 @@ class Report:
     saved: tuple[Saved, ...]
     span: Span
     points: tuple[Point, ...]
-    targets: tuple[Observed, ...]
+    targets: tuple[ShownTarget, ...]
     store_down: bool
     indexing: tuple[Step, ...]
     last_run: Last | None
@@ -46,6 +47,7 @@ class Report:
     shelf: Shelf | None
     troubles: tuple[Trouble, ...]
     fault: str = ""
+    mirrors: tuple[ShownMirror, ...] = ()
 
     def concerns(self) -> tuple[str, ...]:
         """What somebody should look at, one sentence each; empty: all is well."""
@@ -56,6 +58,9 @@ class Report:
         if down and not self.store_down:
             named = ", ".join(down)
             said.append(f"Not every target is up: {named}.")
+        away = [each.name for each in self.mirrors if each.state is not State.UP]
+        if away:
+            said.append(f"Not every session mirror is up: {', '.join(away)}.")
         errors = sum(1 for each in self.troubles if _is_recent_error(each, self.at))
         if errors:
             said.append(f"{errors} error{'s' if errors > 1 else ''} in the last hour.")

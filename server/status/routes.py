@@ -85,6 +85,7 @@ class StatusRoutes:
             "shares": report.shares,
             "saved": report.saved,
             "targets": report.targets,
+            "mirrors": report.mirrors,
             "store_down": report.store_down,
             "indexing": {
                 "enabled": report.indexes,

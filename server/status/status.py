@@ -13,8 +13,10 @@ from typing import Self
 from server.health import Health
 from server.logs import heard_by
 from server.metrics import Metrics
+from server.sessions.moving import Sessions
 from server.settings import Settings
 from server.status.history import History, HistoryUnavailable, Point
+from server.status.places import shown_mirrors, shown_targets
 from server.status.progress import STATUS, Last, Step, last_run, running
 from server.status.published import Shelves
 from server.status.recording import Recorder
@@ -51,6 +53,7 @@ class Status:
         settings: of the server.
         health: of store and targets, as this process sees them.
         history, recorder, shelves, troubles: what is kept.
+        sessions: moves sessions to mirrors; None without any.
         clock: seconds since the epoch.
     """
 
@@ -61,17 +64,25 @@ class Status:
     shelves: Shelves
     troubles: Troubles
     _stack: ExitStack
+    sessions: Sessions | None = None
     clock: Callable[[], float] = time.time
 
     @classmethod
-    def open(cls, settings: Settings, metrics: Metrics, health: Health, shelves: Shelves) -> Self:
+    def open(
+        cls,
+        settings: Settings,
+        metrics: Metrics,
+        health: Health,
+        shelves: Shelves,
+        sessions: Sessions | None = None,
+    ) -> Self:
         """Begin to keep warnings and errors; :meth:`run` keeps the figures."""
         directory = settings.data / STATUS
         history, troubles = History(directory), Troubles(directory)
         stack = ExitStack()
         stack.enter_context(heard_by(Keeper(troubles)))
         recorder = Recorder(metrics, history)
-        return cls(settings, health, history, recorder, shelves, troubles, stack)
+        return cls(settings, health, history, recorder, shelves, troubles, stack, sessions)
 
     async def run(self) -> None:
         """Keep the figures, until cancelled."""
@@ -93,7 +104,8 @@ class Status:
             saved=figures.saved,
             span=span,
             points=figures.points,
-            targets=self.health.observed(),
+            targets=shown_targets(self.health, self.settings.effective_targets()),
+            mirrors=shown_mirrors(self.sessions, self.settings.session_mirrors),
             store_down=self.health.is_store_down,
             indexing=steps,
             last_run=last,

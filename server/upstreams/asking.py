@@ -17,6 +17,7 @@ import aiohttp
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from server.http_faults import why
 from server.outcome import Question, Reply
 from server.upstreams.routes import Remote
 from wire.git.capabilities import Capabilities, is_v2, parse_advertisement
@@ -345,7 +346,7 @@ async def _told() -> AsyncIterator[None]:
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError):
         raise Down("the upstream's certificate cannot be verified; see ca_file") from None
     except (aiohttp.ClientError, OSError) as error:
-        raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
+        raise Down(f"the upstream cannot be asked ({why(error)})") from None
 
 
 async def _body(response: aiohttp.ClientResponse, kind: str) -> bytes:

@@ -14,6 +14,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from server.exchange import EXCHANGE
+from server.http_faults import why
 from server.outcome import Outcome
 from server.sending import Sender
 from server.upstreams.asking import Asking, Down, Refused, reply_of
@@ -158,7 +159,7 @@ class Passing:
                 answer = await asked
                 ending.reply = reply_of(answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise Down(f"the upstream cannot be asked ({type(error).__name__})") from None
+            raise Down(f"the upstream cannot be asked ({why(error)})") from None
         async with answer:
             if check is not None:
                 await check(answer)

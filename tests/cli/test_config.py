@@ -120,7 +120,7 @@ def test_check_shows_what_signs(here: Path) -> None:
         ("secret", "secrets", "x.toml: targets[0].keys[1].secrets: unknown setting; did you mean"),
         (', file = "cdn.key"', "", "x.toml: targets[0].keys[0]: a key is given either as `secret`"),
         ('"old"', '"new"', "x.toml: targets[0]: two keys have the id 'new'; give each its own"),
-        ('"old"', '"a b"', 'x.toml: targets[0].keys[1].id = "a b": string should match'),
+        ('"old"', '"a b"', 'x.toml: targets[0].keys[1].id = "a b": write letters, digits'),
         ('{ id = "new", file = "cdn.key" }', '"hunter2"', "x.toml: targets[0].keys[0]: "),
         ('[{ id = "K2', '[{ idd = "K2', "x.toml: targets[1].keys[0].idd: unknown setting; did you"),
         ("https://cdn", "https://me:hunter2@cdn", "x.toml: targets[0].base_url = "),

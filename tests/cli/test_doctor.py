@@ -136,7 +136,7 @@ def test_bucket_out_of_reach(offramp: Offramp, root: Path, here: Path) -> None:
     )
     result = offramp("doctor", "root", "--config", "offramp.toml")
     assert result.returncode == 1
-    assert "fail  store: s3 b: HeadObject failed with EndpointConnectionError" in result.stdout
+    assert "fail  store: s3 b: HeadObject failed: no connection; look whether" in result.stdout
     assert "  -> check that it runs" in result.stdout
     assert "hunter2" not in result.stdout + result.stderr
     assert "Traceback" not in result.stderr

@@ -172,7 +172,7 @@ def test_a_target_that_is_down_is_told(cdns: list[str], here: Path) -> None:
     values = explained("--from", "192.0.2.7")
     assert verdicts(values)["us"] == "down"
     (us,) = [target for target in values["targets"] if target["name"] == "us"]
-    assert us["seen"].startswith("ClientConnectorError")
+    assert us["seen"] == "no connection: connection refused"
     assert us["since"] is None
     assert values["redirect"]["target"] == "self"
     assert values["redirect"]["expires"] is not None
@@ -206,7 +206,7 @@ def test_what_goes_inline_whatever_the_target(cdns: list[str]) -> None:
         (("--from", "192.0.2.7", "--region", "?"), "no name of a region", 2),
         (("--from", "192.0.2.7", "--entity", "abc"), "no SHA-256", 2),
         (("--from", "192.0.2.7", "--entity", "ab" * 32), "nor is it in the store", 1),
-        (("--from", "192.0.2.7"), "nothing is published", 1),
+        (("--from", "192.0.2.7"), "there is no such repository below ROOT (/", 1),
     ],
 )
 def test_what_cannot_be_explained(args: tuple[str, ...], why: str, status: int) -> None:
@@ -215,6 +215,23 @@ def test_what_cannot_be_explained(args: tuple[str, ...], why: str, status: int) 
     assert (done.exit_code, done.stdout) == (status, "")
     assert why in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_name_may_be_that_of_a_url(cdns: list[str], root: Path) -> None:
+    """What a server answers to is taken; what it does not is told, with what is near."""
+    (root / "project").rename(root / "project.git")
+    common = ("--config", "offramp.toml", "--from", "192.0.2.7", "--accepts", "http")
+    published = offramp("index", "--config", "offramp.toml")
+    assert published.exit_code == 0, published.stderr
+    for name in ("project.git", "project", "/project/", "project/.git"):
+        assert offramp("explain", "--repo", name, *common).exit_code == 0
+    for name in ("projct", "team/project.git"):
+        done = offramp("explain", "--repo", name, *common)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert done.stderr.endswith("; did you mean project.git?\n")
+    # Of a machine that has the store, and no repository.
+    (root / "project.git").rename(root.parent / "elsewhere")
+    assert offramp("explain", "--repo", "project", *common).exit_code == 0
 
 
 def entries(directory: Path) -> dict[Path, int]:

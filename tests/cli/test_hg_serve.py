@@ -26,7 +26,7 @@ def program(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def greeting(root: Path) -> list[str]:
-    """The lines with which the server greets, after that which names ROOT."""
+    """The lines with which the server greets, between what names ROOT and the status page."""
     return greeted(load(None, root=root))
 
 
@@ -37,7 +37,8 @@ def greeted(loaded: Settings) -> list[str]:
     def command() -> None:
         _greet(loaded, "127.0.0.1:8417")
 
-    return CliRunner().invoke(command, catch_exceptions=False).output.splitlines()[1:]
+    lines = CliRunner().invoke(command, catch_exceptions=False).output.splitlines()[1:]
+    return [line for line in lines if not line.startswith("  status page: ")]
 
 
 def made(root: Path, *names: str) -> Path:

@@ -38,8 +38,15 @@ def test_made_and_shown(offramp: Offramp, root: Path) -> None:
     assert shown[1].split()[:2] == ["group/a.git", "-"]
     assert shown[2].split()[:2] == ["group/a.git", "blob:none"]
     assert all("self" in line for line in shown[1:])
-    again = offramp("bundles", "group/a.git").stdout.splitlines()
-    assert list(map(ageless, again)) == list(map(ageless, shown))
+    for options in (("group/a.git",), ("group/a",), ("/group/a/", "--root", "root")):
+        again = offramp("bundles", *options).stdout.splitlines()
+        assert list(map(ageless, again)) == list(map(ageless, shown))
+    unknown = offramp("bundles", "a", "--root", "root")
+    assert unknown.returncode == 1
+    assert unknown.stderr == (
+        "offramp: a: nothing is published of it, and there is no such repository; did you mean"
+        " group/a.git?\n"
+    )
 
 
 def ageless(line: str) -> list[str]:
@@ -144,7 +151,7 @@ def test_bucket_out_of_reach(
     )
     result = offramp(*command, "--config", "offramp.toml")
     assert result.returncode == 1
-    assert "EndpointConnectionError" in result.stdout + result.stderr
+    assert "failed: no connection; look whether `endpoint`" in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
     assert "hunter2" not in result.stdout + result.stderr
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from cli.commands_page import commands
 from cli.errors import Failed, UserError, told_plainly
+from cli.examples import EXAMPLES
 from cli.main import _SUBCOMMANDS
 from cli.main import offramp as group
 from repos.git.program import GitFailed
@@ -107,3 +110,25 @@ def test_names_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     Failed("/root/\udcff: gone").show()
     assert capsys.readouterr().err == "offramp: /root/\\udcff: gone\n"
     assert issubclass(Failed, click.ClickException)
+
+
+@pytest.mark.parametrize(
+    "context", list(commands(group, "offramp")), ids=lambda context: context.info_name
+)
+def test_each_command_has_examples(context: click.Context) -> None:
+    """Its help ends with lines to paste, each of which the command takes."""
+    assert context.info_name is not None
+    name = context.info_name.removeprefix("offramp ")
+    lines = EXAMPLES[name]
+    said = CliRunner().invoke(group, [*name.split(), "--help"]).output
+    for line in lines:
+        assert f"\n    {line}\n" in f"{said}\n"
+        words = shlex.split(line.partition(" > ")[0])
+        assert words[: len(name.split()) + 1] == ["offramp", *name.split()]
+        context.command.make_context(name, words[len(name.split()) + 1 :]).close()
+
+
+def test_no_example_is_of_a_command_that_is_not_there() -> None:
+    """Whoever removes a command removes its examples."""
+    names = {str(context.info_name) for context in commands(group, "offramp")}
+    assert {f"offramp {name}" for name in EXAMPLES} == names

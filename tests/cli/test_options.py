@@ -22,6 +22,9 @@ S3 = '[store]\ntype = "s3"\nbucket = "b"\n'
 HTTP = '[[targets]]\ntype = "http"\n'
 
 
+_QUOTES = 'text stands in quotes, as in root = "/srv/git"'
+
+
 def told(text: str | bytes | None, **flags: object) -> str:
     """What is said about a settings file."""
     file = None
@@ -52,7 +55,11 @@ def fault(file: Path) -> str:
         ),
         ("[redirekt]\nmin_size = 1", "redirekt: unknown setting; did you mean redirect?"),
         ("min_size = 1", "min_size: unknown setting; did you mean redirect.min_size?"),
-        ("zzz = 1", "zzz: unknown setting"),
+        ("zzz = 1", "zzz: unknown setting; `offramp config schema` lists what there is"),
+        (
+            "[mirrors]\nx = 1",
+            "mirrors.x: unknown setting; there are max_size, unused, idle, interval, fetches",
+        ),
         (S3 + "buket = 1", "store.buket: unknown setting; did you mean store.bucket?"),
         (
             HTTP + 'base_url = "http://h"\nbas_url = 1',
@@ -65,13 +72,16 @@ def fault(file: Path) -> str:
             '[redirect]\nmin_size = "abc"',
             'redirect.min_size = "abc": no size; write bytes or a number with KiB, MiB, GiB, TiB',
         ),
-        ("workers = 0", "workers = 0: input should be greater than or equal to 1"),
+        ("workers = 0", "workers = 0: too small; write 1 or more"),
         (
             '[log]\nlevel = "loud"',
-            "log.level = \"loud\": input should be 'debug', 'info', 'warning' or 'error'",
+            'log.level = "loud": write one of "debug", "info", "warning", "error"',
         ),
-        ('[git]\npush = ["a", 3]', "git.push[1] = 3: input should be a valid string"),
-        ("a = 3\nb = \n", "invalid value (at line 2, column 5)"),
+        ('[git]\npush = ["a", 3]', 'git.push[1] = 3: no text; write it in quotes: "3"'),
+        (
+            "a = 3\nb = \n",
+            f"line 2, column 5: no value; {_QUOTES}, and numbers, true and false without",
+        ),
         (b"\xff", "no UTF-8 at byte 0; TOML files are UTF-8"),
     ],
 )
@@ -120,7 +130,10 @@ def test_one_value_where_a_list_is_wanted() -> None:
     """It is said what to write; a list of secrets is not shown."""
     line = told('[hg]\nbundles = "zstd-v2"')
     assert line.endswith('hg.bundles = "zstd-v2": a list is wanted; write ["zstd-v2"]')
-    assert told('upstreams = "hunter2"').endswith("a list is wanted; write [...]")
+    assert told("[git]\npush = true").endswith("a list is wanted; write [...]")
+    assert told('upstreams = "hunter2"').endswith(
+        ": a list of tables is wanted; write [[upstreams]], and the settings of each below it"
+    )
 
 
 def test_variables_are_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,7 +242,7 @@ def test_unreadable_root(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "args",
     [
         ("index", "missing"),
-        ("index", "--listen", "x"),
+        ("serve", "--listen", "x"),
         ("doctor", "--config", "missing.toml"),
         ("bundles", "--config", "."),
         ("config", "check", "--config", "missing.toml"),

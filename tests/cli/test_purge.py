@@ -57,6 +57,12 @@ def test_a_name_can_be_shortened_as_in_a_url(indexed: Path) -> None:
     assert json.loads(run("purge", "/group/a/", indexed, "--json").stdout)["repository"] == NAME
 
 
+def test_a_name_that_is_nearly_right(indexed: Path) -> None:
+    """What may have been meant is told."""
+    result = run("purge", "groop/a", indexed, code=1)
+    assert result.stderr.endswith("recorded of it; did you mean group/a.git?\n")
+
+
 def test_a_dry_run(indexed: Path) -> None:
     """It says the same, and all is there afterwards."""
     would = json.loads(run("purge", NAME, indexed, "--dry-run", "--json").stdout)

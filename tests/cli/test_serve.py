@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import click
 import pytest
@@ -23,13 +24,18 @@ S3 = {"type": "s3", "bucket": "b"}
 KEYS = [{"id": "k", "file": "cdn.key"}]
 
 
-def greeting(root: Path, address: str = "127.0.0.1:8417", **settings: object) -> list[str]:
+PAGE = "  status page: "
+
+
+def greeting(
+    root: Path, address: str = "127.0.0.1:8417", admin: str | None = None, **settings: object
+) -> list[str]:
     """The lines with which the server greets."""
     loaded = load(None, root=root, **settings)
 
     @click.command()
     def command() -> None:
-        _greet(loaded, address)
+        _greet(loaded, address, admin)
 
     done = CliRunner().invoke(command, catch_exceptions=False)
     return done.output.splitlines()
@@ -45,19 +51,20 @@ def made(root: Path, *names: str) -> Path:
 
 
 def test_a_greeting(here: Path) -> None:
-    """The address, and for each repository a line to paste, in order."""
+    """The address, for each repository a line to paste, in order, and where the page is."""
     root = made(here / "root", "b.git", "group/a.git")
     assert greeting(root) == [
         f"Offramp serves {root} at http://127.0.0.1:8417/",
         "  git -c fetch.uriProtocols=http,https clone http://127.0.0.1:8417/b.git",
         "  git -c fetch.uriProtocols=http,https clone http://127.0.0.1:8417/group/a.git",
+        f"{PAGE}http://127.0.0.1:8417/-/",
     ]
 
 
 def test_an_empty_root(here: Path) -> None:
     """Where there is nothing yet, that is said."""
     (here / "root").mkdir()
-    assert greeting(here / "root")[1:] == [
+    assert greeting(here / "root")[1:-1] == [
         "  no repository there yet; one that is added is served at once"
     ]
 
@@ -66,8 +73,8 @@ def test_many_repositories(here: Path) -> None:
     """Of many, the first are shown and the others counted."""
     root = made(here / "root", *(f"r{number:02}.git" for number in range(23)))
     lines = greeting(root)
-    assert len(lines) == 22
-    assert lines[-1] == "  ... and 3 more repositories"
+    assert len(lines) == 23
+    assert lines[-2:] == ["  ... and 3 more repositories", f"{PAGE}http://127.0.0.1:8417/-/"]
 
 
 def test_public_url_is_shown(here: Path) -> None:
@@ -144,8 +151,34 @@ def test_a_name_that_is_no_utf8(here: Path) -> None:
     assert any("/c.git" in line for line in lines)
 
 
+OPERATORS = {"operators": ["192.0.2.7"]}
+PRIVATE = {"auth": "token", "tokens": [{"sha256": "ab" * 32, "repositories": ["*"]}]}
+
+
+@pytest.mark.parametrize(
+    ("admin", "access", "said"),
+    [
+        (None, {}, "http://127.0.0.1:8417/-/"),
+        (None, OPERATORS, "http://127.0.0.1:8417/-/ (for access.operators)"),
+        (None, PRIVATE | OPERATORS, "http://127.0.0.1:8417/-/ (for access.operators)"),
+        (None, PRIVATE, None),
+        ("http://127.0.0.1:9100/", PRIVATE, "http://127.0.0.1:9100/-/"),
+        ("http://0.0.0.0:9100/", OPERATORS, "http://127.0.0.1:9100/-/ (for access.operators)"),
+        ("unix:/a b", OPERATORS, "/-/ at unix:/a b: curl --unix-socket '/a b' http://offramp/-/"),
+    ],
+)
+def test_the_page(
+    here: Path, admin: str | None, access: dict[str, object], said: str | None
+) -> None:
+    """It is told where the status page is, and for whom; nothing, where it is closed to all."""
+    (here / "root").mkdir()
+    lines = greeting(here / "root", admin=admin, access=access)
+    found = [line.removeprefix(PAGE) for line in lines if line.startswith(PAGE)]
+    assert found == ([] if said is None else [said])
+
+
 @contextmanager
-def serving(root: Path, *args: str) -> Iterator[list[str]]:
+def serving(root: Path, *args: str, lines: int = 2) -> Iterator[list[str]]:
     """Run the command; the lines that it greets with."""
     with subprocess.Popen(
         [sys.executable, "-c", "from cli.main import main; main()", "serve", str(root), *args],
@@ -155,7 +188,7 @@ def serving(root: Path, *args: str) -> Iterator[list[str]]:
     ) as running:
         assert running.stdout is not None
         try:
-            yield [running.stdout.readline().rstrip("\n") for _ in range(2)]
+            yield [running.stdout.readline().rstrip("\n") for _ in range(lines)]
         finally:
             running.send_signal(signal.SIGTERM)
 
@@ -172,6 +205,18 @@ def test_flags(root: Path, here: Path) -> None:
     with serving(root, "--data", "elsewhere", "--no-index") as lines:
         assert lines[0].startswith(f"Offramp serves {root} at http://127.0.0.1:")
     assert {path.name for path in here.iterdir()} == {"elsewhere", "root"}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_page_can_be_opened(
+    root: Path, here: Path, monkeypatch: pytest.MonkeyPatch, workers: str
+) -> None:
+    """The address that is printed, on a listener of its own with a free port, has the page."""
+    monkeypatch.setenv("OFFRAMP_ADMIN__LISTEN", "127.0.0.1:0")
+    with serving(root, "--workers", workers, lines=3) as printed:
+        assert printed[2].startswith(PAGE)
+        with urlopen(printed[2].removeprefix(PAGE)) as page:  # noqa: S310 - http, as is asserted
+            assert b"<h1>Offramp</h1>" in page.read()
 
 
 def test_bad_flags(offramp, root: Path) -> None:

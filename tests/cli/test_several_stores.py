@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
@@ -14,6 +15,9 @@ from click.testing import CliRunner, Result
 from cli.main import offramp as group
 from server.checks_control import check_placements
 from server.settings import Settings
+from stores.base import StoreUnavailable
+from stores.entity import Entity
+from stores.s3 import S3Store
 
 CONFIG = """\
 root = "root"
@@ -106,6 +110,35 @@ def test_a_store_that_does_not_answer(bucket: str, s3_endpoint: str, here: Path)
     assert "s3,self" in run("bundles").stdout
     explained = run("explain", "--repo", "group/a.git", "--from", "192.0.2.7", "--accepts", "http")
     assert "target    s3 of eu: " in explained.stdout
+
+
+def test_a_target_and_a_store_that_refuse_everything(
+    bucket: str, s3_endpoint: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is one line at the end and exit code 1, though every bundle was made; so in JSON."""
+    cdn = '[[targets]]\ntype = "http"\nname = "cdn"\nbase_url = "http://127.0.0.1:1"\n'
+    with (here / "offramp.toml").open("a") as config:
+        config.write(cdn)
+
+    async def put(self: S3Store, entity: Entity, path: Path) -> None:
+        if "work" in path.parts:  # no probe, and no seal
+            raise StoreUnavailable("s3 is full")
+        await unharmed(self, entity, path)
+
+    unharmed = S3Store.put
+    monkeypatch.setattr(S3Store, "put", put)
+    indexed = run("index", code=1)
+    assert indexed.stdout.count("made") == 2
+    said = indexed.stderr.splitlines()
+    store = "the store eu took nothing, tried once; no content is named there: s3 is full"
+    target = (
+        "nothing came back through the target cdn, tried 4 times; what was tried is not named"
+        " there: no connection: connection refused; `offramp doctor` looks further"
+    )
+    assert said.count(f"offramp: {store}") == said.count(f"offramp: {target}") == 1
+    told = json.loads(run("index", "--json", code=1).stdout)["faults"]
+    assert any(line.startswith("nothing came back through the target cdn") for line in told)
+    assert "self" in run("bundles").stdout
 
 
 def test_patterns_that_fit(root: Path) -> None:

@@ -292,12 +292,12 @@ END = f"bytes {len(CONTENT) - 1024}-{len(CONTENT) - 1}/{len(CONTENT)}"
         (other, "SHA-256"),
         (encoded, "Content-Encoding"),
         (without_range, "status 200 where 206 .* Range"),
-        (broken_off, "ClientPayloadError"),
+        (broken_off, "its answer breaks off"),
         (ranged(CONTENT[-1024:], None), "Content-Range is None"),
         (ranged(CONTENT[-1024:], END.replace("bytes ", "bytes 1")), "Content-Range"),
         (ranged(CONTENT[:1024][::-1], END), "not those"),
         (ranged(CONTENT[-1024:] + b"x", END), "not those"),
-        (ranged(CONTENT[-1000:], END), "IncompleteReadError"),
+        (ranged(CONTENT[-1000:], END), "its answer breaks off"),
     ],
 )
 async def test_a_bad_target_does_not_count(
@@ -326,7 +326,7 @@ async def test_a_target_that_is_down_says_no_secret(
     publisher = bench.publisher(target)
     assert await publisher.publish(*source, REPO) == frozenset()
     assert publisher.readable(source[0]) == frozenset()
-    assert "target s3: ClientConnectorError" in caplog.text
+    assert "target s3: no connection: connection refused" in caplog.text
     assert "X-Amz" not in caplog.text
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import pytest
 
 from indexer.report import Silent
@@ -25,6 +26,8 @@ pytestmark = pytest.mark.skipif(
 
 T = TypeVar("T")
 
+# Nobody listens there.
+MIRROR = f"http://127.0.0.1:1/{'a-long-path-' * 12}"
 WIDTHS = (320, 360, 768, 1280)
 
 
@@ -39,7 +42,14 @@ async def scene(serve: Serve, tmp_path: Path) -> Served:
     """A server with traffic, bundles, warnings, and names that do not want to fit."""
     root = tmp_path / "repos"
     repository(root / f"group/{'a-very-long-name-' * 8}.git", 1000)
-    served = await serve(root)
+    mirrors = [{"name": f"{'mirror-' * 6}near", "url": MIRROR, "regions": ["eu-*", "us-east-1"]}]
+    targets = [{"type": "self", "regions": [f"region-{n}-*" for n in range(9)], "weight": 0.25}]
+    served = await serve(root, session_mirrors=mirrors, targets=targets)
+    async with aiohttp.ClientSession() as session:
+        for found in root.rglob("*.git"):
+            first = f"{served.url}/{found.relative_to(root)}/info/refs?service=git-upload-pack"
+            async with session.get(first) as answer:
+                assert answer.status == 200
     await index_all(served.settings, Silent(), gc=False)
     await asyncio.to_thread(week, served.settings.data, step=21_600)
     await asyncio.to_thread(troubles, served.settings.data)
@@ -111,8 +121,8 @@ async def test_what_is_heard(serve: Serve, chromium: Browser, tmp_path: Path) ->
     headings = [(name, said["level"]) for role, name, said in spoken if role == "heading"]
     assert headings[0] == ("Offramp", 1)
     assert [name for name, level in headings if level == 2] == [
-        "Offloaded", "Traffic", "Work saved", "Targets", "Repositories", "Indexing",
-        "Last warnings and errors",
+        "Offloaded", "Traffic", "Work saved", "Targets", "Session mirrors",
+        "Repositories", "Indexing", "Last warnings and errors",
     ]  # fmt: skip
     pictures = [name for role, name, _ in spoken if role == "image"]
     assert len(pictures) == 5

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from redirects.decision import Reason
 from redirects.health import State
-from server.health import Observed
 from server.quantities import age, count, duration, percent, size
+from server.sessions.watch import ComparedRepository
 from server.status import page
-from server.status.page import HEADERS, REPOSITORIES_SHOWN, cover, part, render
+from server.status.page import COMPARED_SHOWN, HEADERS, REPOSITORIES_SHOWN, cover, part, render
 from server.status.pictures import LAYERS
+from server.status.places import ShownMirror, ShownTarget
 from server.status.progress import Last, Step
 from server.status.published import Published, Shelf, Shown
 from server.status.report import Report
@@ -51,8 +53,19 @@ FULL = replace(
     ),
     points=(point(0, 1800, redirect=90, miss=10), point(1, 1800, error=3, watched=0.0)),
     targets=(
-        Observed("cdn", State.DOWN, False, 200.0, 200.0, "no answer within 4 s"),
-        Observed("s3", State.UP, True, 90_000.0, 90_000.0, "a probe came back", 0.034),
+        ShownTarget("cdn", State.DOWN, False, 200.0, 200.0, "no answer within 4 s", None, 0.0, "http",
+            regions=("eu-*", "us-1"), weight=0.5),
+        ShownTarget("s3", State.UP, True, 90_000.0, 90_000.0, "a probe came back", 0.034, 0.0, "s3",
+            "copies", priority=2, weight=0.0),
+    ),
+    mirrors=(
+        ShownMirror("near", "https://near", State.SUSPECT, False, 70.0, "status 502", 9.0, 1234,
+            ("eu-*",), 1, 2.0, (
+                ComparedRepository("git", "a.git", None, 12.0),
+                ComparedRepository("git", "b.git", Reason.MIRROR_LACKS, 12.0, "no filter"),
+                ComparedRepository("hg", "c", Reason.MIRROR_UNKNOWN, None),
+            )),
+        ShownMirror("far", "https://far", State.UP, True, 70.0, "", None, 0, priority=2),
     ),
     indexing=(Step(repository="big.git", step="full: writing", done=5, total=10, began=NOON - 60),),
     last_run=Last(
@@ -97,8 +110,12 @@ def test_a_full_page() -> None:
         "redirect 90 known, and named elsewhere",
         "last hour 100 4 96 10.0 s 4.0 min",
         "Of 7 of the answers of the last 7 days nothing is known yet",
-        "cdn down 3m \N{EN DASH} no answer within 4 s",
-        "s3 up 1d 34 ms",
+        "cdn down 3m \N{EN DASH} http, for eu-*, us-1, priority 1, weight 0.5, store main; no",
+        "s3 up 1d 34 ms s3, for everywhere, priority 2, weight 0: nobody is sent there, store cop",
+        "near suspect 1m 9s ago 1,234 https://near, for eu-*, priority 1, weight 2; status 502",
+        "1 of 3 that clients ask for is as fresh as here",
+        "a.git: its refs are ours compared 12s ago b.git: no filter compared 12s ago c: not comp",
+        "far up 1m \N{EN DASH} 0 https://far, for everywhere, priority 2, weight 1; no client has",
         "a.git git full 5.0 MiB 2h all refs cdn",
         "b.git git no bundle yet: run offramp index , which says why",
         "big.git: full: writing, 5 of 10 (since 1m)",
@@ -116,6 +133,7 @@ def test_concerns() -> None:
     assert b"<title>Not every target is up: cdn." in html
     for sentence in (
         "Not every target is up: cdn.",
+        "Not every session mirror is up: near.",
         "1 error in the last hour.",
         "The last run of the index failed for some repositories.",
     ):
@@ -141,7 +159,14 @@ def test_nothing_from_outside_is_markup(evil: str) -> None:
     report = replace(
         FULL,
         shelf=Shelf((Shown(evil, "git", (replace(BUNDLE, kind=evil),), evil),), NOON, evil),
-        targets=(Observed(evil, State.DOWN, False, 1, 1, evil),),
+        targets=(ShownTarget(evil, State.DOWN, False, 1, 1, evil),),
+        mirrors=(
+            replace(
+                FULL.mirrors[0],
+                repositories=(ComparedRepository("git", evil, Reason.MIRROR_LACKS, 1, evil),),
+                seen=evil,
+            ),
+        ),
         indexing=(Step(repository=evil, step=evil, done=1, total=2, began=NOON),),
         last_run=Last(ended=NOON, seconds=1, outcomes={evil: 1}, failures=((evil, evil, evil),)),
         troubles=(Trouble(at=NOON, level="error", logger=evil, process=1, message=evil),),
@@ -149,7 +174,7 @@ def test_nothing_from_outside_is_markup(evil: str) -> None:
     html = render(report).decode()
     assert "<script" not in html
     assert "<img" not in html
-    assert words(html.encode()).count(evil) >= 10
+    assert words(html.encode()).count(evil) >= 13
 
 
 def test_names_that_are_no_unicode() -> None:
@@ -196,6 +221,19 @@ def test_many_repositories() -> None:
     last = part(report.shelf, 99)
     assert (last.page, last.first, last.last, len(last.repositories)) == (3, 201, 201, 1)
     assert part(None, 5).page == 1
+
+
+def test_many_repositories_at_a_mirror() -> None:
+    """The first are shown, and it is said where the others are."""
+    many = tuple(
+        ComparedRepository("git", f"{n:04}.git", None, 1.0) for n in range(COMPARED_SHOWN + 5)
+    )
+    html = render(replace(FULL, mirrors=(replace(FULL.mirrors[0], repositories=many),)))
+    said = words(html)
+    assert "25 of 25 that clients ask for are as fresh as here" in said
+    assert "0019.git" in said
+    assert "0020.git" not in said
+    assert "and 5 more, in the API" in said
 
 
 def test_cover_in_words() -> None:

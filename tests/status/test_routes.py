@@ -67,6 +67,11 @@ async def test_figures_of_real_clones(serve: Serve, git: Git, tmp_path: Path) ->
     target = status["targets"][0]
     assert (target["name"], target["state"], target["is_named"]) == ("self", "up", True)
     assert target["latency"] > 0
+    standing = {name: target[name] for name in ("type", "store", "regions", "priority", "weight")}
+    assert standing == {
+        "type": "self", "store": "main", "regions": [], "priority": 1, "weight": 1.0,
+    }  # fmt: skip
+    assert status["mirrors"] == []
     history = await told(served, "history?span=hour")
     assert len(history["points"]) == 60
     assert sum(point["inline"] for point in history["points"]) == hour["inline"]

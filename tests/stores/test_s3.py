@@ -18,7 +18,7 @@ import aiohttp
 import pytest
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.credentials import Credentials, RefreshableCredentials
-from botocore.exceptions import ConnectionClosedError, SSLError
+from botocore.exceptions import ConnectionClosedError, HTTPClientError, SSLError
 from yarl import URL
 
 from redirects.sigv4 import Credentials as RedirectCredentials
@@ -153,7 +153,7 @@ class TestRefusals:
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
             store = make_s3(endpoint=f"http://127.0.0.1:{held.getsockname()[1]}")
-            with pytest.raises(StoreUnavailable, match="EndpointConnectionError") as raised:
+            with pytest.raises(StoreUnavailable, match="failed: no connection; look") as raised:
                 await CALLS[operation](store)
         assert "?" not in str(raised.value)
 
@@ -161,10 +161,16 @@ class TestRefusals:
         """Neither a signature nor a user and password."""
         url = "https://user:hush@host/key?X-Amz-Signature=hush&X-Amz-Credential=hush"
         with (
-            pytest.raises(StoreUnavailable, match="certificate") as raised,
+            pytest.raises(StoreUnavailable, match="certificate cannot be verified"),
             reported("s3 bucket", "GetObject"),
         ):
             raise SSLError(endpoint_url=url, error=f"bad certificate (url: {url})")
+        # Of what there are no words of ours for, botocore's are told.
+        with (
+            pytest.raises(StoreUnavailable, match="bad answer") as raised,
+            reported("s3 bucket", "GetObject"),
+        ):
+            raise HTTPClientError(error=f"bad answer (url: {url})")
         assert "hush" not in str(raised.value)
         assert "https://host/key" in str(raised.value)
 

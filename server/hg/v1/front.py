@@ -15,12 +15,10 @@ from aiohttp import web
 
 from indexer.catalog import CloneBundle
 from redirects.acceptance import SENT_IN_VAIN, Location
-from redirects.decision import Reason
-from redirects.sessions import HERE, Session
+from redirects.sessions import HERE
 from repos.hg.database import IndexBroken, IndexUnreadable
 from repos.hg.errors import Unservable
 from repos.hg.lookup import Lookups
-from repos.hg.offered import has_markers
 from repos.hg.peer import PeerRefused
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository, HgSnapshot
@@ -36,6 +34,7 @@ from server.hg.v1.passing import Behind, NoBackend
 from server.hg.v1.words import capabilities, edited, streams
 from server.outcome import Outcome
 from server.runtime import Runtime
+from server.sessions.asked import hg_session
 from stores.entity import Entity
 from wire.hg.handshake import asks_upgrade
 from wire.hg.v1.manifest import INLINE_SCHEME, encode_manifest
@@ -206,12 +205,7 @@ class Front:
         request, sessions = question.request, self.runtime.sessions
         if sessions is None or request.method != "GET" or asks_upgrade(request.headers):
             return None
-        stays = None
-        if self.runtime.settings.hg.may_push(question.name):
-            stays = Reason.TAKES_PUSHES
-        elif b"obsolete" in snapshot.namespaces and has_markers(snapshot):
-            stays = Reason.HAS_MARKERS
-        session = Session("hg", question.name, snapshot.digest, stays)
+        session = hg_session(question.name, snapshot, self.runtime.settings.hg)
         audience = self.runtime.access_rules.audience_of(question.name)
         return sessions.redirect(request, session, self.runtime.pipeline.control, audience)
 
