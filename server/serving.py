@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ from typing import Final
 from server import metrics_directory
 from server.admin import CannotListenHere, admin_socket, name_of
 from server.listening import CannotListen, address_of, bind, inherited
+from server.memory import economise, settle
 from server.open_files import allow
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
 from server.settings import Settings
@@ -135,6 +135,7 @@ class _Listening:
 
 async def _work(written: _Written, listening: _Listening, ready: Ready, *, index: bool) -> None:
     """Answer requests until told to stop."""
+    economise(os.environ)
     # Imported here, after the parent has settled where figures are kept.
     from server.accepting import listen  # noqa: PLC0415
     from server.app import make_runner  # noqa: PLC0415
@@ -197,7 +198,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             limits.connections,
             passed=listening.passed,
         )
-        _settle()
+        settle()
         ready(settings.listen)
         await stopped.wait()
         # From here on the other way round than it began: nobody is refused who does not know yet.
@@ -215,16 +216,6 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
         reloading.cancel()
         await asyncio.gather(reloading, return_exceptions=True)
         await runtime.close()
-
-
-def _settle() -> None:
-    """Let the garbage collector look no more at what is there now, which stays.
-
-    It leaves what has lived through two looks alone until that is a quarter of all that it looks
-    at. Without modules and settings, which are nearly all of it, that is soon, and costs little.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 def _end_within(seconds: float) -> None:
