@@ -53,9 +53,11 @@ FULL = replace(
     ),
     points=(point(0, 1800, redirect=90, miss=10), point(1, 1800, error=3, watched=0.0)),
     targets=(
-        ShownTarget("cdn", State.DOWN, False, 200.0, 200.0, "no answer within 4 s", None, 0.0, "http",
+        ShownTarget("cdn", State.DOWN, False, 200.0, 200.0, "no answer within 4 s", None, 0.0,
+            "http",
             regions=("eu-*", "us-1"), weight=0.5),
-        ShownTarget("s3", State.UP, True, 90_000.0, 90_000.0, "a probe came back", 0.034, 0.0, "s3",
+        ShownTarget("s3", State.UP, True, 90_000.0, 90_000.0, "a probe came back", 0.034, 0.0,
+            "s3",
             "copies", priority=2, weight=0.0),
     ),
     mirrors=(
