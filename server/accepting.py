@@ -8,6 +8,7 @@ import ctypes
 import socket
 import struct
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import web
@@ -38,8 +39,30 @@ _NO_SYN: Final = (
     (0x06, 0, 0, 0xFFFFFFFF),  # ret #-1
 )
 
+# A handler that has no connection so long after it was made has lost it; before, it may be about to
+# be told of it.
+_MADE_SECONDS: Final = 1.0
+
+# Who went away without a word is looked for when so many are silent, or twice as many as the last
+# look left: each look is paid for by the connections that came since.
+_FEW: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """The first request of a connection.
+
+    Attributes:
+        since: when the connection came, by the event loop's clock.
+        end: ends it when we are patient no longer.
+    """
+
+    since: float
+    end: asyncio.TimerHandle
+
+
 # Connections on which no request has come yet; each for as long as we are patient with it.
-_silent: set[web.RequestHandler] = set()
+_silent: dict[web.RequestHandler, _Awaited] = {}
 
 # Those of them that are too many.
 _surplus: set[web.RequestHandler] = set()
@@ -47,11 +70,18 @@ _surplus: set[web.RequestHandler] = set()
 
 def heard(handler: web.RequestHandler) -> bool:
     """A request has come on a connection; whether that is one too many, and to be refused."""
-    _silent.discard(handler)
+    # The timer would keep all that the connection holds long after its end.
+    _await_no_longer(handler)
     if handler not in _surplus:
         return False
     _surplus.discard(handler)
     return True
+
+
+def _await_no_longer(handler: web.RequestHandler) -> None:
+    awaited = _silent.pop(handler, None)
+    if awaited is not None:
+        awaited.end.cancel()
 
 
 async def listen(
@@ -90,6 +120,7 @@ class _Door(web.SockSite):
         self._patience = patience
         self._most = most
         self._passed = passed
+        self._look_at = _FEW
 
     async def start(self) -> None:
         await web.BaseSite.start(self)
@@ -148,11 +179,15 @@ class _Door(web.SockSite):
                 return _Turned()
             too_many = there >= self._most
         handler = serve()
-        _silent.add(handler)
         if too_many:
             _surplus.add(handler)
             patience = min(patience, _SURPLUS_SECONDS)
-        asyncio.get_running_loop().call_later(patience, _end_if_silent, handler)
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if len(_silent) >= self._look_at:
+            _forget_gone(now)
+            self._look_at = max(_FEW, 2 * len(_silent))
+        _silent[handler] = _Awaited(now, loop.call_at(now + patience, _end_if_silent, handler))
         return handler
 
 
@@ -166,9 +201,20 @@ class _Turned(asyncio.Protocol):
 
 def _end_if_silent(handler: web.RequestHandler) -> None:
     _surplus.discard(handler)
-    if handler in _silent:
-        _silent.discard(handler)
+    if _silent.pop(handler, None) is not None:
         handler.force_close()
+
+
+def _forget_gone(now: float) -> None:
+    """Let go of connections that ended without a request; who goes away tells no event."""
+    gone = [
+        handler
+        for handler, awaited in _silent.items()
+        if handler.transport is None and now - awaited.since > _MADE_SECONDS
+    ]
+    for handler in gone:
+        _await_no_longer(handler)
+        _surplus.discard(handler)
 
 
 def _deaf_to_syn(listening: socket.socket) -> bool:

@@ -21,6 +21,10 @@ _DECISIONS: Final = 8
 
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{1,5}))?")
 
+# A name of 253 characters (RFC 1035), a colon and a port. Hosts are remembered in thousands, in
+# URLs as well: longer ones are nobody's name, and would take hundreds of MiB.
+_LONGEST_HOST: Final = 259
+
 
 @dataclass(slots=True)
 class Exchange:
@@ -89,7 +93,9 @@ def client_of(
         where = where.saying(region_of_options(options))
     base_url = public_url
     if base_url is None:
-        base_url = f"http://{_host(request.headers.get('Host', ''), fallback)}"
+        said = request.headers.get("Host", "")
+        host = _host(said, fallback) if len(said) <= _LONGEST_HOST else fallback
+        base_url = f"http://{host}"
     return _client(base_url, where.region, where.network, where.address)
 
 

@@ -24,6 +24,7 @@ from typing import Final
 from server import metrics_directory
 from server.admin import CannotListenHere, admin_socket, name_of
 from server.listening import CannotListen, address_of, bind, inherited
+from server.memory import economise, settle
 from server.open_files import allow
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
 from server.settings import Settings
@@ -134,6 +135,7 @@ class _Listening:
 
 async def _work(written: _Written, listening: _Listening, ready: Ready, *, index: bool) -> None:
     """Answer requests until told to stop."""
+    economise(os.environ)
     # Imported here, after the parent has settled where figures are kept.
     from server.accepting import listen  # noqa: PLC0415
     from server.app import make_runner  # noqa: PLC0415
@@ -196,6 +198,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             limits.connections,
             passed=listening.passed,
         )
+        settle()
         ready(settings.listen)
         await stopped.wait()
         # From here on the other way round than it began: nobody is refused who does not know yet.

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -18,8 +19,16 @@ from repos.stamps import RACY_SECONDS, Stamp, is_racy, stamp
 
 __all__ = ["RACY_SECONDS", "Presence", "Stamp", "is_racy", "stamp"]
 
-_REMEMBERED: Final = 200_000
+# Objects that are remembered, of all repositories together: some 40 MiB. Of each repository on its
+# own it would be as much again for each that somebody asks for made-up objects.
+_REMEMBERED: Final = 100_000
 _ALTERNATES_DEPTH: Final = 5  # as git itself follows them
+
+Known = OrderedDict[tuple[int, str], tuple[bool, tuple[Stamp, ...]]]
+"""Whether an object was there, and as of when; by the number of who asked, and the object's id."""
+
+_SHARED: Final[Known] = OrderedDict()
+_owners: Final = count()
 
 
 @dataclass(slots=True)
@@ -33,7 +42,8 @@ class Presence:
     git: Git
     git_dir: Path
     executor: Executor
-    _known: OrderedDict[str, tuple[bool, tuple[Stamp, ...]]] = field(default_factory=OrderedDict)
+    _known: Known = field(default_factory=lambda: _SHARED)
+    _owner: int = field(default_factory=_owners.__next__)
     _stores: tuple[str, ...] = ()
     _stores_stamps: tuple[Stamp, ...] = ()
 
@@ -57,7 +67,7 @@ class Presence:
                 loose = tuple(stamp(f"{directory}/{prefix}") for directory in directories)
                 fanouts[prefix] = packs + loose
             stamps = fanouts[prefix]
-            known = self._known.get(oid)
+            known = self._known.get((self._owner, oid))
             if known is None or known[1] != stamps:
                 unknown[oid] = stamps
             elif known[0]:
@@ -68,7 +78,7 @@ class Presence:
             answered = await loop.run_in_executor(self.executor, self._ask, tuple(unknown))
             for oid, stamps in unknown.items():
                 if not is_racy(stamps, now):
-                    self._known[oid] = (oid in answered, stamps)
+                    self._known[self._owner, oid] = (oid in answered, stamps)
             while len(self._known) > _REMEMBERED:
                 self._known.popitem(last=False)
             found |= answered

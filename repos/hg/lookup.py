@@ -19,8 +19,8 @@ from wire.hg.texts import NULL, TextError, unhex
 # What a snapshot has; other namespaces are those of extensions, or `obsolete`, which is large.
 _OURS: Final = (b"bookmarks", b"namespaces", b"phases")
 
-# Names that are remembered per repository, found or not.
-_REMEMBERED: Final = 1000
+# Names that are remembered per repository, found or not; hundreds of repositories are.
+_REMEMBERED: Final = 200
 # No name that hg makes is longer; whoever sends more asks for nothing.
 MAX_KEY: Final = 1024
 

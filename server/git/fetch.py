@@ -32,6 +32,9 @@ PACK_MEDIA_TYPE: Final = "application/x-git-packed-objects"
 
 _COVERAGES: Final = 4096
 _QUESTIONS: Final = 512
+# Of all of these together, in bytes, about. One request can name 300,000 objects.
+_QUESTIONS_SIZE: Final = 8 << 20
+_NAME_SIZE: Final = 120  # a string, which stands in the request and in its question
 _AGENT: Final = "offramp"
 
 Observe = Callable[[float, float], None]
@@ -168,6 +171,7 @@ class Questions:
     _known: OrderedDict[tuple[int, str, str, str, bool], tuple[Fetch, Question]] = field(
         default_factory=OrderedDict
     )
+    _size: int = 0
 
     def question(
         self, fetch: Fetch, snapshot: Snapshot, identity: str, *, redirecting: bool
@@ -182,9 +186,19 @@ class Questions:
         if known is None:
             known = (fetch, Question.of(fetch, snapshot, identity, redirecting=redirecting))
             self._known[key] = known
-            while len(self._known) > _QUESTIONS:
-                self._known.popitem(last=False)
+            self._size += _size_of(fetch)
+            while len(self._known) > _QUESTIONS or self._size > _QUESTIONS_SIZE:
+                _, (oldest, _) = self._known.popitem(last=False)
+                self._size -= _size_of(oldest)
         return known[1]
+
+
+def _size_of(fetch: Fetch) -> int:
+    """What a request and its question take, in bytes, about."""
+    session, refs = fetch.session, (*fetch.want_refs, *fetch.deepen_not)
+    names = len(fetch.wants) + len(fetch.haves) + len(fetch.shallows) + len(refs)
+    texts = (session.agent, fetch.filter or "", *session.server_options, *refs)
+    return _NAME_SIZE * names + sum(map(len, texts))
 
 
 def _named(snapshot: Snapshot, ref: bytes) -> str:

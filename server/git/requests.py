@@ -15,8 +15,11 @@ from server.exchange import client_of
 from server.runtime import Runtime
 from wire.git import v2
 
-# Bodies up to this size are remembered with what they mean: a fleet sends the same one again.
-_SMALL_BODY: Final = 64 << 10
+# Bodies are remembered with what they mean, because a fleet sends the same one again: many small
+# ones, and few of those that name each branch of a large repository. What they mean takes up to
+# four times as much as they.
+_SMALL_BODY: Final = 2 << 10
+_LARGE_BODY: Final = 64 << 10
 
 
 def protocol_of(request: web.Request) -> int:
@@ -66,6 +69,11 @@ def _parse_small(body: bytes) -> v2.Request | None:
     return v2.parse_request(body)
 
 
+@functools.lru_cache(maxsize=32)
+def _parse_large(body: bytes) -> v2.Request | None:
+    return v2.parse_request(body)
+
+
 async def parsed(body: bytes) -> v2.Request | None:
     """Read a v2 request; one with a hundred thousand haves takes long enough to need a thread.
 
@@ -74,4 +82,6 @@ async def parsed(body: bytes) -> v2.Request | None:
     """
     if len(body) <= _SMALL_BODY:
         return _parse_small(body)
+    if len(body) <= _LARGE_BODY:
+        return _parse_large(body)
     return await asyncio.to_thread(v2.parse_request, body)

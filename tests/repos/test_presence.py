@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -58,7 +59,7 @@ def counting() -> Counting:
 def asked(path: Path, counting: Counting) -> Iterator[Presence]:
     """What is asked."""
     with ThreadPoolExecutor(1) as executor:
-        yield Presence(counting, path, executor)
+        yield Presence(counting, path, executor, OrderedDict())
 
 
 def blob(path: Path, content: bytes) -> str:
@@ -185,6 +186,29 @@ async def test_what_is_remembered_is_bounded(
     for number in range(5):
         await asked.existing(f"{number}{other:039x}" for other in range(7))
     assert len(asked._known) == 10
+
+
+async def test_repositories_share_the_bound(
+    path: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made-up ids fill no memory either if each repository is asked for them; none is mixed up."""
+    monkeypatch.setattr(presence, "_REMEMBERED", 10)
+    monkeypatch.setattr(presence, "_SHARED", shared := OrderedDict())
+    other = path.with_name("other.git")
+    git(path, "init", "-q", "--bare", str(other))
+    there = blob(path, b"there")
+    age(path)
+    age(other)
+    with ThreadPoolExecutor(1) as executor:
+        here, beside = (Presence(counting, place, executor) for place in (path, other))
+        for _ in range(2):
+            assert await here.existing([there]) == {there}
+            assert await beside.existing([there]) == frozenset()
+        assert len(counting.runs) == 2
+        for number in range(5):
+            await here.existing(f"{number}{each:039x}" for each in range(7))
+            await beside.existing(f"{number}{each:039x}" for each in range(7))
+    assert len(shared) == 10
 
 
 async def test_a_repository_that_is_gone(path: Path, asked: Presence) -> None:

@@ -45,6 +45,7 @@ def test_a_host_is_believed(host: str) -> None:
     "host",
     [
         *(None, "", "a b", "a/b", "a?b", "a#b", "a@b", "a:b", "a:", ":80", "a:123456", "a:65536"),
+        *("a" * 260, "a" * 8000),
         *("[a", "a\n", "é", "a,b", "http://a", "a\\b", "\0", "a%00", "<a>", "'a'", "a:80:80"),
     ],
 )
