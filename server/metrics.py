@@ -24,6 +24,7 @@ from redirects.health import State
 from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
 from server.condition import Condition
+from server.figures_file import keep_in_files
 from server.outcome import Outcome, Question, Reply
 
 Way = Literal["inline", "redirected"]
@@ -39,17 +40,22 @@ class Metrics:
     must not become labels, or anyone could fill the memory. ``dialect`` and ``command`` come from
     our own tables for the same reason.
 
+    ``worker`` names this process among the workers of a server; one that is started again has the
+    name of that which ended, and goes on counting where it stopped.
+
     Attributes:
         condition: figures of the state that this server is in.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str = "worker") -> None:
         self._directory = metrics_directory.prepared()
-        if self._directory is not None and values.ValueClass is values.MutexValue:
-            raise RuntimeError(
-                "prometheus_client was imported before server.metrics_directory.prepare was"
-                " called; call it in the parent, before the workers are started"
-            )
+        if self._directory is not None:
+            if values.ValueClass is values.MutexValue:
+                raise RuntimeError(
+                    "prometheus_client was imported before server.metrics_directory.prepare was"
+                    " called; call it in the parent, before the workers are started"
+                )
+            keep_in_files(worker)
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._responses = Counter(
@@ -298,9 +304,9 @@ class Metrics:
         return together
 
 
-def worker_ended(pid: int, directory: Path) -> None:
-    """Tell the figures in ``directory`` that the worker ``pid`` is gone.
+def worker_ended(worker: str, directory: Path) -> None:
+    """Tell the figures in ``directory`` that a worker is gone.
 
     What it counted stays counted; what it said of the present is forgotten.
     """
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+    mark_process_dead(worker, str(directory))  # type: ignore[no-untyped-call]

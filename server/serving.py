@@ -163,7 +163,8 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     # The parent has seen that the store answers. A worker that is started again while that is away
     # must come up all the same: everything goes inline then.
     insist = parent is None
-    runtime = await Runtime.open(settings, access, Metrics(), index=index, insist=insist)
+    metrics = Metrics(multiprocessing.current_process().name)
+    runtime = await Runtime.open(settings, access, metrics, index=index, insist=insist)
 
     async def adopt(new: Settings) -> None:
         await runtime.adopt(new.model_copy(update=listens))
@@ -318,7 +319,7 @@ class _Parent:
         self._waker.setblocking(False)
         self._context = multiprocessing.get_context("spawn")
         self._ready = self._context.Semaphore(0)
-        self._figures: Path = settings.data / "metrics" / str(os.getpid())
+        self._figures: metrics_directory.Prepared | None = None
         self._workers: dict[int, tuple[SpawnProcess, float]] = {}
         self._stopping = False
         self._failed = False
@@ -326,13 +327,15 @@ class _Parent:
 
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
-        metrics_directory.prepare(self._figures)
+        self._figures = metrics_directory.prepare(self._settings.data / "metrics")
         # Of the parent: no worker lives through a restart. Any of them shows it.
         from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see _work
 
         from server.condition import worker_restarts  # noqa: PLC0415 - see _work
+        from server.figures_file import keep_in_files  # noqa: PLC0415 - see _work
         from server.logs import configure  # noqa: PLC0415 - see _work
 
+        keep_in_files("parent")
         self._restarted = worker_restarts(CollectorRegistry()).inc
         configure(self._settings.log)
         for name in (signal.SIGTERM, signal.SIGINT):
@@ -346,7 +349,7 @@ class _Parent:
             ready(self._listen)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._watch()
-        self._remove_figures()
+        self._figures.remove()
         if self._failed:
             raise CannotListen("a worker ended as it began; what it said is above")
 
@@ -393,7 +396,8 @@ class _Parent:
 
         process.join()
         del self._workers[number]
-        worker_ended(process.pid or 0, self._figures)
+        if self._figures is not None:
+            worker_ended(process.name, self._figures.path)
         if self._stopping:
             return
         _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
@@ -434,8 +438,3 @@ class _Parent:
         for process, _ in self._workers.values():
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGHUP)
-
-    def _remove_figures(self) -> None:
-        for file in self._figures.glob("*.db"):
-            file.unlink()
-        self._figures.rmdir()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -109,14 +111,14 @@ def test_no_created_series() -> None:
 
 
 WORKER = """
-import os, sys
+import sys
 from server.outcome import Outcome
 from server.metrics import Metrics
-metrics = Metrics()
+metrics = Metrics(sys.argv[2])
 metrics.response("a", "git-v2", "fetch", Outcome.MISS)
 metrics.execution("a", "git-v2", "fetch", 0.3, 0.2)
 metrics.cache_size(int(sys.argv[1]), 1)
-print(os.getpid(), flush=True)
+print(flush=True)
 sys.stdin.readline()
 sys.stdout.write(metrics.render()[0].decode())
 """
@@ -126,26 +128,30 @@ ENDED = """
 import sys
 from pathlib import Path
 from server.metrics import worker_ended
-worker_ended(int(sys.argv[1]), Path(sys.argv[2]))
+worker_ended(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def worker(size: int) -> subprocess.Popen[str]:
+def worker(size: int, name: str) -> subprocess.Popen[str]:
     """A worker that counted one miss and waits for a line before it renders."""
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(size)],
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(size), name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory that workers started from now on share."""
     monkeypatch.setenv(metrics_directory.VARIABLE, "")
-    metrics_directory.prepare(tmp_path / "metrics")
-    return tmp_path / "metrics"
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
+    yield prepared.path
+    prepared.remove()
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -156,25 +162,10 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def test_any_worker_shows_the_sum(directory: Path) -> None:
-    """The figures of all workers, the dead ones too, are added up."""
-    first = worker(100)
-    assert first.stdout is not None
-    pid = int(first.stdout.readline())
-    ended(first)
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            ENDED,
-            str(pid),
-            str(directory),
-        ],
-        check=True,
-    )
-    second, third = worker(200), worker(300)
-    for process in (second, third):
-        assert process.stdout is not None
-        process.stdout.readline()
+    """The figures of all workers are added up, and those of dead ones go on with the next."""
+    ended(worker(100, "worker-0"))
+    subprocess.run([sys.executable, "-c", ENDED, "worker-0", str(directory)], check=True)
+    second, third = worker(200, "worker-0"), worker(300, "worker-1")
     found = read(ended(second))
     ended(third)
     fetch = labels(**GIT, command="fetch")
@@ -183,26 +174,60 @@ def test_any_worker_shows_the_sum(directory: Path) -> None:
     assert found["offramp_cache_bytes", frozenset()] in {200, 300}
 
 
+def test_workers_that_die_leave_no_files(directory: Path) -> None:
+    """However often a worker is started again, there are as many files, and nothing is lost."""
+    files: set[str] = set()
+    for _ in range(3):
+        process = worker(100, "worker-0")
+        process.kill()
+        process.communicate()
+        found = {path.name for path in directory.glob("*.db")}
+        assert not files or found == files
+        files = found
+    text = ended(worker(100, "worker-0"))
+    fetch = labels(**GIT, command="fetch")
+    assert read(text)["offramp_responses_total", fetch | labels(outcome="miss")] == 4
+
+
 def test_a_dead_worker_says_nothing_of_the_present(directory: Path) -> None:
     """What a worker that is gone said of the cache is forgotten when it is reported gone."""
-    process = worker(100)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    ended(process)
-    assert list(directory.glob(f"gauge_live*_{pid}.db"))
+    ended(worker(100, "worker-0"))
+    assert list(directory.glob("gauge_live*_worker-0.db"))
     from server.metrics import worker_ended  # noqa: PLC0415 - as the parent would
 
-    worker_ended(pid, directory)
-    assert not list(directory.glob(f"gauge_live*_{pid}.db"))
-    assert list(directory.glob(f"counter_{pid}.db"))
+    worker_ended("worker-0", directory)
+    assert not list(directory.glob("gauge_live*_worker-0.db"))
+    assert list(directory.glob("counter_worker-0.db"))
 
 
-def test_prepared_begins_at_zero(directory: Path) -> None:
-    """What an earlier run left is gone, and only that."""
-    (directory / "counter_1.db").write_bytes(b"old")
-    (directory / "notes").write_bytes(b"mine")
-    metrics_directory.prepare(directory)
-    assert [path.name for path in directory.iterdir()] == ["notes"]
+def test_what_killed_servers_left_is_removed(directory: Path) -> None:
+    """A directory that nobody holds any more goes; that of a server which runs stays."""
+    shared = directory.parent
+    left = shared / "4711-killed"
+    old, of_a_running = shared / "999999999", shared / str(os.getpid())
+    for each in (left, old, of_a_running):
+        each.mkdir()
+    (left / "held").touch()
+    (left / "counter_worker-0.db").write_bytes(b"old")
+    prepared = metrics_directory.prepare(shared)
+    assert set(shared.iterdir()) == {directory, of_a_running, prepared.path}
+    prepared.remove()
+    assert set(shared.iterdir()) == {directory, of_a_running}
+
+
+def test_a_data_directory_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures are kept in a temporary directory then, and it is said where."""
+    monkeypatch.setenv(metrics_directory.VARIABLE, "")
+    (tmp_path / "metrics").write_text("in the way")
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
+    assert metrics_directory.prepared() == prepared.path
+    assert str(prepared.path) in caplog.text
+    found = read(ended(worker(100, "worker-0")))
+    assert found["offramp_cache_bytes", frozenset()] == 100
+    prepared.remove()
+    assert not prepared.path.exists()
 
 
 def test_prepared_too_late(directory: Path) -> None:
