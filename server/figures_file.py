@@ -1,5 +1,5 @@
-# Law of this file: a figure is written to its file, and not mapped into memory: a disk that is full,
-# or refuses, is an error then, and not the end of the process. What has no place waits for one.
+# Law of this file: a figure is written to its file, and not mapped into memory: a disk that is
+# full, or refuses, is an error then, and not the end of the process. What has no place waits.
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ class FiguresFile:
             FileNotFoundError: there is none.
         """
         try:
-            for key, _, _, position in MmapedDict.read_all_values_from_file(str(self._path)):
+            there = MmapedDict.read_all_values_from_file(str(self._path))  # type: ignore[no-untyped-call]
+            for key, _, _, position in there:
                 self._positions[key] = position
                 self._used = position + _VALUE.size
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
@@ -148,5 +149,5 @@ def keep_in_files(name: str) -> None:
     name goes on with them: however often workers are started again, there are no more files.
     """
     # MmapedDict is looked up there, by its name, when the first figure is made.
-    values.MmapedDict = FiguresFile  # type: ignore[misc, assignment]
+    values.MmapedDict = FiguresFile  # type: ignore[attr-defined]
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]
