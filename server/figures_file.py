@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import struct
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -142,6 +145,54 @@ def _write(descriptor: int, data: bytes, position: int) -> None:
         raise OSError("no space is left for all of it")
 
 
+# In a key of a bucket, its bound; no quote in a label is without a backslash there.
+_BOUND: Final = re.compile(r'"le": "[^"]*", ')
+
+
+def read_counts(
+    directory: Path, names: Iterable[str]
+) -> Iterator[tuple[str, Mapping[str, str], float]]:
+    """Samples of counters and ``_count`` of histograms: name, labels, sum of all workers.
+
+    Of what is not asked for no key is parsed, and of what is, each once: that is most of the cost.
+    """
+    wanted = {_beginning(name): name for name in names}
+    sums: dict[tuple[str, str], float] = {}
+    for path in (*directory.glob("counter_*.db"), *directory.glob("histogram_*.db")):
+        for key, value in _read(path):
+            # `["offramp_bytes", "offramp_bytes_total", {labels}, "help"]`
+            second = key.find('", ', key.find('", ') + 3)
+            name = wanted.get(key[: second + 1])
+            if name is not None:
+                series = (name, key if name.endswith("_total") else _BOUND.sub("", key, count=1))
+                sums[series] = sums.get(series, 0.0) + value
+    for (name, key), total in sums.items():
+        yield name, json.loads(key)[2], total
+
+
+def values_of(path: Path, label: str) -> set[str]:
+    """The values of a label in a file; none if there is no such file."""
+    found = {json.loads(key)[2].get(label) for key, _ in _read(path)}
+    return {value for value in found if value}
+
+
+def _beginning(name: str) -> str:
+    """How keys of a sample begin; observations are counted by bucket."""
+    family, _, kind = name.rpartition("_")
+    return f'["{family}", "{name if kind == "total" else family + "_bucket"}"'
+
+
+def _read(path: Path) -> list[tuple[str, float]]:
+    try:
+        found = MmapedDict.read_all_values_from_file(str(path))  # type: ignore[no-untyped-call]
+        return [(key, value) for key, value, _, _ in found]
+    except FileNotFoundError:
+        return []
+    except (OSError, RuntimeError, ValueError, struct.error) as error:
+        _log.warning("%s cannot be read: %s", path, error)
+        return []
+
+
 def keep_in_files(name: str) -> None:
     """Have this process keep its figures in files of :func:`server.metrics_directory.prepare`.
 
@@ -149,5 +200,5 @@ def keep_in_files(name: str) -> None:
     name goes on with them: however often workers are started again, there are no more files.
     """
     # MmapedDict is looked up there, by its name, when the first figure is made.
-    values.MmapedDict = FiguresFile  # type: ignore[attr-defined]
+    values.MmapedDict = FiguresFile  # type: ignore[attr-defined, assignment]
     values.ValueClass = values.MultiProcessValue(lambda: name)  # type: ignore[no-untyped-call]

@@ -163,7 +163,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     # The parent has seen that the store answers. A worker that is started again while that is away
     # must come up all the same: everything goes inline then.
     insist = parent is None
-    metrics = Metrics(multiprocessing.current_process().name)
+    metrics = Metrics(multiprocessing.current_process().name, settings.limits.figures)
     runtime = await Runtime.open(settings, access, metrics, index=index, insist=insist)
 
     async def adopt(new: Settings) -> None:

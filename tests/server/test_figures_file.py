@@ -1,5 +1,5 @@
-# Law of this file: prometheus_client reads what is written, a worker that was started again goes on,
-# and a disk that refuses costs no figure.
+# Law of this file: prometheus_client reads what is written, a worker that was started again goes
+# on, and a disk that refuses costs no figure.
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import metrics_directory
-from server.metrics import Metrics
+from server.metrics import ENDED, OTHERS, Metrics
 from server.outcome import Outcome
 
 GIT = {"repo": "a", "dialect": "git-v2"}
@@ -124,7 +124,7 @@ sys.stdout.write(metrics.render()[0].decode())
 """
 
 
-ENDED = """
+REPORTED = """
 import sys
 from pathlib import Path
 from server.metrics import worker_ended
@@ -164,7 +164,7 @@ def ended(process: subprocess.Popen[str]) -> str:
 def test_any_worker_shows_the_sum(directory: Path) -> None:
     """The figures of all workers are added up, and those of dead ones go on with the next."""
     ended(worker(100, "worker-0"))
-    subprocess.run([sys.executable, "-c", ENDED, "worker-0", str(directory)], check=True)
+    subprocess.run([sys.executable, "-c", REPORTED, "worker-0", str(directory)], check=True)
     second, third = worker(200, "worker-0"), worker(300, "worker-1")
     found = read(ended(second))
     ended(third)
@@ -244,3 +244,87 @@ def test_samples() -> None:
     labelled = {"repo": "a", "dialect": "git-v2", "path": "inline"}
     found = list(metrics.samples("offramp_bytes_total", "offramp_executions_total"))
     assert found == [("offramp_bytes_total", labelled, 10)]
+
+
+SAMPLES = """
+import sys
+from server.metrics import Metrics
+from server.outcome import Outcome
+metrics = Metrics(sys.argv[1])
+metrics.response('a"le": "b", é', "git-v2", "fetch", Outcome.MISS)
+for seconds in (0.3, 0.4, 5000.0):
+    metrics.execution('a"le": "b", é', "git-v2", "fetch", seconds, 0.2)
+metrics.cache_size(1, 1)
+for name, labels, value in metrics.samples(
+    "offramp_responses_total", "offramp_execution_seconds_count", "offramp_bytes_total"
+):
+    print(sorted({name: value, **labels}.items(), key=str))
+"""
+
+
+@pytest.mark.usefixtures("directory")
+def test_samples_of_several_workers() -> None:
+    """They are sums, too, and how many observations there are is told in the same way."""
+    for name in ("worker-0", "worker-1"):
+        said = subprocess.run(
+            [sys.executable, "-c", SAMPLES, name], capture_output=True, text=True, check=True
+        )
+    both = {"repo": 'a"le": "b", é', "dialect": "git-v2", "command": "fetch"}
+    expected = [
+        {"offramp_responses_total": 2.0, **both, "outcome": "miss"},
+        {"offramp_execution_seconds_count": 6.0, **both},
+    ]
+    assert said.stdout.splitlines() == [str(sorted(each.items(), key=str)) for each in expected]
+
+
+def test_observations_of_one_worker() -> None:
+    """What the recorder is told of runs that ended is what the histogram has."""
+    metrics = Metrics()
+    for seconds in (0.3, 5000.0):
+        metrics.execution("a", "git-v2", "fetch", seconds, 0.2)
+    metrics.execution(None, "git-v0", "fetch", 0.2, 0.2)
+    rendered = figures(metrics)
+    for name, found, value in metrics.samples(ENDED):
+        assert rendered[name, labels(**found)] == value
+    assert len(list(metrics.samples(ENDED))) == 2
+
+
+def test_repositories_with_figures_are_bounded() -> None:
+    """Those beyond the bound are counted together, and nobody loses a count."""
+    metrics = Metrics(most=10)
+    for number in range(1000):
+        name = f"r{number}"
+        metrics.response(name, "git-v2", "fetch", Outcome.HIT)
+        metrics.content(name, "git-v2", "inline", 1)
+        metrics.executed(name, "git-v2", "fetch")
+        metrics.execution(name, "git-v2", "fetch", 0.3, 0.2)
+        metrics.condition.bundle(name, "full", 5.0)
+    metrics.response("r0", "git-v2", "fetch", Outcome.HIT)
+    found = figures(metrics)
+    named = {dict(each).get("repo") for _, each in found}
+    assert named == {None, OTHERS, *(f"r{number}" for number in range(10))}
+    fetch = {"dialect": "git-v2", "command": "fetch", "outcome": "hit"}
+    assert found["offramp_responses_total", labels(repo="r0", **fetch)] == 2
+    assert found["offramp_responses_total", labels(repo=OTHERS, **fetch)] == 990
+    assert all(len(each) < 50 for each in (metrics._bound_responses, metrics._bound_seconds))
+
+
+BOUNDED = """
+import sys
+from server.metrics import Metrics
+from server.outcome import Outcome
+metrics = Metrics("worker-0", 2)
+for name in sys.argv[1:]:
+    metrics.response(name, "git-v2", "fetch", Outcome.MISS)
+print(*sorted(labels["repo"] for _, labels, _ in metrics.samples("offramp_responses_total")))
+"""
+
+
+@pytest.mark.usefixtures("directory")
+def test_the_bound_outlives_a_worker() -> None:
+    """One that is started again goes on with the repositories of the one that ended."""
+    for names in (("a", "b"), ("c", "b")):
+        said = subprocess.run(
+            [sys.executable, "-c", BOUNDED, *names], capture_output=True, text=True, check=True
+        )
+    assert said.stdout == f"{OTHERS} a b\n"
