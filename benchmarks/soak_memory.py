@@ -51,6 +51,18 @@ class Samples:
         points = [(each.at, float(each.memory)) for each in self.of.get(pid, ())]
         return 60 * slope([point for point in points if point[0] >= since])
 
+    def risen(self, pid: int) -> float:
+        """Bytes that a process had more in the last tenth of its time than in the first.
+
+        Of each tenth the median counts. What comes in a few steps has no slope by :meth:`growth`,
+        and is found here.
+        """
+        memory = [each.memory for each in self.of.get(pid, ())]
+        tenth = max(1, len(memory) // 10)
+        if not memory:
+            return 0.0
+        return statistics.median(memory[-tenth:]) - statistics.median(memory[:tenth])
+
     def grown_files(self, pid: int, since: float) -> float:
         """Descriptors a minute, likewise."""
         points = [(each.at, float(each.files)) for each in self.of.get(pid, ())]

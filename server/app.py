@@ -156,7 +156,12 @@ def _answer_of(error: web.HTTPException) -> web.Response:
     """What aiohttp answers an exception with; it would keep the exception, as of :class:`_Gone`."""
     headers = error.headers.copy()
     headers.popall("Content-Length", None)
-    return web.Response(status=error.status, reason=error.reason, headers=headers, body=error.body)
+    response = web.Response(
+        status=error.status, reason=error.reason, headers=headers, body=error.body
+    )
+    if error.keep_alive is False:
+        response.force_close()
+    return response
 
 
 def _saying(response: web.Response) -> Handler:

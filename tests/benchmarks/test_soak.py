@@ -17,7 +17,7 @@ from benchmarks.servers import environment
 from benchmarks.soak_checks import BLOBLESS, FULL, SHALLOW, Shape, check_git
 from benchmarks.soak_clients import Told, Try
 from benchmarks.soak_judge import INTERVAL, Cause, Tally
-from benchmarks.soak_memory import slope
+from benchmarks.soak_memory import Sample, Samples, slope
 from benchmarks.soak_origin import GitOrigin, History
 from benchmarks.soak_programs import HUNG, Ran, run, told
 from benchmarks.soak_proxy import CUT, Fault, Proxy
@@ -176,6 +176,18 @@ def test_growth_is_told_from_a_moment() -> None:
     assert slope([(t, 3.0 * t) for t in range(20)]) == pytest.approx(3)
     assert slope([(t, 900.0 if t == 15 else 5.0) for t in range(20)]) == 0
     assert slope([(1.0, 5.0)]) == 0
+
+
+def test_what_comes_in_steps_is_told_from_the_beginning() -> None:
+    """A step has no slope, and is a rise all the same; one large answer is none."""
+
+    def risen(*memory: int) -> float:
+        samples = Samples({1: [Sample(float(at), each, 0) for at, each in enumerate(memory)]})
+        return samples.risen(1)
+
+    assert risen(*[5] * 50, 900, *[25] * 49) == 20
+    assert risen(*[5] * 98, 900, 5) == 0
+    assert risen(5) == risen() == 0
 
 
 @pytest.fixture
