@@ -110,4 +110,9 @@ def _remove_left(left: Path) -> None:
         if not Path("/proc", left.name).exists():
             shutil.rmtree(left)
         return
-    remove_unless_held(left, os.open(left / _HELD, os.O_RDWR | os.O_CLOEXEC))
+    try:
+        lock = os.open(left / _HELD, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        shutil.rmtree(left)  # it ended as it was made: nobody else makes one just now
+        return
+    remove_unless_held(left, lock)

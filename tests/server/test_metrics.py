@@ -203,9 +203,9 @@ def test_a_dead_worker_says_nothing_of_the_present(directory: Path) -> None:
 def test_what_killed_servers_left_is_removed(directory: Path) -> None:
     """A directory that nobody holds any more goes; that of a server which runs stays."""
     shared = directory.parent
-    left = shared / "4711-killed"
+    left, begun = shared / "4711-killed", shared / "4712-begun"
     old, of_a_running = shared / "999999999", shared / str(os.getpid())
-    for each in (left, old, of_a_running):
+    for each in (left, begun, old, of_a_running):
         each.mkdir()
     (left / "held").touch()
     (left / "counter_worker-0.db").write_bytes(b"old")
