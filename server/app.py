@@ -44,10 +44,13 @@ _log = logging.getLogger("offramp.app")
 KEEPALIVE_SECONDS: Final = 75.0
 
 # Answered to everybody at all times: whoever watches over us must see that we are busy, not gone.
+_ALWAYS: Final = frozenset(("/-/livez", "/-/readyz"))
+
+# Of those who ask again and again, and never for a repository, there is no trace.
+_UNTRACED: Final = _ALWAYS | {"/-/metrics"}
+
 # How long whoever asks whether we are ready is told of a main store that had changed.
 _TOLD_SECONDS: Final = 86400.0
-
-_ALWAYS: Final = frozenset(("/-/livez", "/-/readyz", "/-/metrics"))
 
 # Others are a client's invention.
 _METHODS: Final = frozenset(("GET", "HEAD", "POST", "PUT", "OPTIONS", "DELETE"))
@@ -207,7 +210,7 @@ class _Shell:
     @web.middleware
     async def around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Name, answer, count, log and trace one request."""
-        if request.path in _ALWAYS:
+        if request.path in _UNTRACED:
             return await self._told(request, handler, NOTHING)
         traceparent = request.headers.get("traceparent")
         with self.runtime.traces.request(request.remote, traceparent) as span:
@@ -269,6 +272,8 @@ class _Shell:
         """What a request is answered with that is not even looked at."""
         if request.path in _ALWAYS or request.app.get(ADMIN, False):
             return None
+        if request.path in _UNTRACED and self.runtime.access_rules.sees_clients(request):
+            return None  # whoever watches over us, by name; anybody else may ask as often as others
         limits = self.runtime.settings.limits
         excess = Excess.CONNECTIONS
         seconds = 0.0
@@ -382,5 +387,5 @@ class _Shell:
         """The figures, for Prometheus; they name every repository."""
         if not self.runtime.access_rules.is_operator(request):
             return answers.text(403, "These figures are for access.operators, or at admin.listen.")
-        body, content_type = self.runtime.metrics.render()
+        body, content_type = await self.runtime.metrics.rendered.result()
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -64,8 +65,18 @@ async def check_upstreams(
             yield await check_hg_repository(asking, upstream, authorization)
             continue
         remotes = Routes((upstream,)).listed()[:_ASKED]
+        readable = []
         for remote in remotes:
-            yield await _repository(asking, remote, authorization)
+            verdict = await _repository(asking, remote, authorization)
+            yield verdict
+            readable += [remote] if verdict.level is Level.OK else []
+        if readable and await _takes_any_case(asking, readable[0], authorization):
+            yield Verdict(
+                Level.WARN,
+                f"upstream {upstream.title}: takes names in upper and lower case alike, and here"
+                " each spelling is a repository, with a mirror",
+                "write ignore_case = true",
+            )
         if not remotes:
             yield await _base(asking, session, upstream)
 
@@ -106,6 +117,23 @@ async def _repository(asking: Asking, remote: Remote, authorization: str | None)
         remedy = "clients of it are served, less well: have it speak protocol version 2"
         return Verdict(Level.WARN, f"{what}: speaks protocol v0 only", remedy)
     return Verdict(Level.OK, f"{what}: can be read")
+
+
+async def _takes_any_case(asking: Asking, remote: Remote, authorization: str | None) -> bool:
+    """Whether the upstream has a repository in another spelling, too, and nobody said so."""
+    upstream = remote.upstream
+    if upstream.prefix is None or upstream.any_case or upstream.ignore_case is not None:
+        return False
+    suffix = ".git" if upstream.same_with_suffix else ""
+    name = remote.url.removeprefix(upstream.url).removesuffix(suffix)
+    url = f"{upstream.url}{name.swapcase()}{suffix}"
+    if url == remote.url:
+        return False
+    try:
+        await asking.discover(replace(remote, url=url), authorization)
+    except (Refused, Down):
+        return False
+    return True
 
 
 def _refused(what: str, upstream: UpstreamSettings, refused: Refused) -> Verdict:

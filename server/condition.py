@@ -22,10 +22,11 @@ class Condition:
     """Figures of stores, bundles, index, cache and disk, and of waiting for runs.
 
     Times are in seconds, and moments seconds since the epoch, 0 for one that is not known: a
-    series cannot be taken back where several processes share their figures.
+    series cannot be taken back where several processes share their figures. For the same reason
+    only of ``most`` repositories it is said how old their bundles are.
     """
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, registry: CollectorRegistry, most: int = 2000) -> None:
         def gauge(name: str, what: str, *labels: str, mode: Mode = "livemostrecent") -> Gauge:
             return Gauge(name, what, labels, registry=registry, multiprocess_mode=mode)
 
@@ -76,6 +77,8 @@ class Condition:
         )
         self._disk = gauge("offramp_disk_bytes", "Size of the disk of a place.", "place")
         worker_restarts(registry)
+        self._most = most
+        self._bundled: set[str] = set()
         # labels() validates, locks and formats each time; this does so once.
         self._bound_waits: dict[Way, Histogram] = {}
 
@@ -96,6 +99,10 @@ class Condition:
 
     def bundle(self, repository: str, kind: str, created: float) -> None:
         """Say when the bundle of a kind was made; 0.0 if that is not known any more."""
+        if repository not in self._bundled:
+            if len(self._bundled) >= self._most:
+                return
+            self._bundled.add(repository)
         self._bundles.labels(repository, kind).set(created)
 
     def indexed(self, ended: float, seconds: float, outcomes: Mapping[str, int]) -> None:

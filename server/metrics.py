@@ -24,32 +24,51 @@ from redirects.health import State
 from redirects.sessions import SessionDecision, SessionRedirect, Vcs
 from server import metrics_directory
 from server.condition import Condition
+from server.figures_file import keep_in_files, read_counts, values_of
 from server.outcome import Outcome, Question, Reply
+from server.sparing import Sparing
 
 Way = Literal["inline", "redirected"]
 
+OTHERS: Final = "-/other"
+"""The label of repositories beyond the bound; none is served below ``/-/``."""
+
 # From an incremental fetch of a small repository to the first clone of a very large one.
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+ENDED: Final = "offramp_execution_seconds_count"
 
 
 class Metrics:
     """The figures that this server keeps.
 
     ``repo`` is the served name of a repository that exists, or None: names that clients made up
-    must not become labels, or anyone could fill the memory. ``dialect`` and ``command`` come from
-    our own tables for the same reason.
+    must not become labels, or anyone could fill the memory. An upstream may have one repository by
+    many names, so their number is bounded, too. ``dialect`` and ``command`` come from our own
+    tables for the same reason.
+
+    ``worker`` names this process among the workers of a server; one that is started again has the
+    name of that which ended, and goes on counting where it stopped. ``most`` repositories have
+    figures of their own.
 
     Attributes:
         condition: figures of the state that this server is in.
+        rendered: what :meth:`render` gives, for many who ask.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, worker: str = "worker", most: int = 2000) -> None:
+        self._most = most
+        self._named: set[str] = set()
         self._directory = metrics_directory.prepared()
-        if self._directory is not None and values.ValueClass is values.MutexValue:
-            raise RuntimeError(
-                "prometheus_client was imported before server.metrics_directory.prepare was"
-                " called; call it in the parent, before the workers are started"
-            )
+        if self._directory is not None:
+            if values.ValueClass is values.MutexValue:
+                raise RuntimeError(
+                    "prometheus_client was imported before server.metrics_directory.prepare was"
+                    " called; call it in the parent, before the workers are started"
+                )
+            keep_in_files(worker)
+            self._named |= values_of(self._directory / f"counter_{worker}.db", "repo")
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._registry = CollectorRegistry()
         self._responses = Counter(
@@ -158,33 +177,48 @@ class Metrics:
             ("reason",),
             registry=self._registry,
         )
-        self.condition = Condition(self._registry)
+        self.condition = Condition(self._registry, most)
+        self.rendered = Sparing(self.render)
         # labels() validates, locks and formats each time; these do so once.
-        self._bound_responses: dict[tuple[str | None, str, str, Outcome], Counter] = {}
-        self._bound_bytes: dict[tuple[str | None, str, Way], Counter] = {}
-        self._bound_executions: dict[tuple[str | None, str, str], Counter] = {}
+        self._bound_responses: dict[tuple[str, str, str, Outcome], Counter] = {}
+        self._bound_bytes: dict[tuple[str, str, Way], Counter] = {}
+        self._bound_executions: dict[tuple[str, str, str], Counter] = {}
         self._bound_decisions: dict[Told, Counter] = {}
         self._bound_sessions: dict[tuple[str, str, str, str], Counter] = {}
-        self._bound_seconds: dict[tuple[str | None, str, str], Histogram] = {}
-        self._bound_cpu: dict[tuple[str | None, str, str], Counter] = {}
+        self._bound_seconds: dict[tuple[str, str, str], Histogram] = {}
+        self._ended: dict[tuple[str, str, str], int] = {}
+        self._bound_cpu: dict[tuple[str, str, str], Counter] = {}
         self._bound_asked: dict[tuple[str, Question, Reply], Counter] = {}
         self._bound_asked_seconds: dict[tuple[str, Question], Histogram] = {}
 
+    def _name(self, repo: str | None) -> str:
+        """The label of a repository."""
+        if repo is None:
+            return ""
+        if repo in self._named:
+            return repo
+        if len(self._named) >= self._most:
+            return OTHERS
+        self._named.add(repo)
+        return repo
+
     def response(self, repo: str | None, dialect: str, command: str, outcome: Outcome) -> None:
         """Count one answer."""
+        repo = self._name(repo)
         key = (repo, dialect, command, outcome)
         bound = self._bound_responses.get(key)
         if bound is None:
-            bound = self._responses.labels(repo or "", dialect, command, outcome)
+            bound = self._responses.labels(repo, dialect, command, outcome)
             self._bound_responses[key] = bound
         bound.inc()
 
     def content(self, repo: str | None, dialect: str, way: Way, count: int) -> None:
         """Count ``count`` bytes of content, sent inline or named by a location."""
+        repo = self._name(repo)
         key = (repo, dialect, way)
         bound = self._bound_bytes.get(key)
         if bound is None:
-            bound = self._bytes.labels(repo or "", dialect, way)
+            bound = self._bytes.labels(repo, dialect, way)
             self._bound_bytes[key] = bound
         bound.inc(count)
 
@@ -197,10 +231,11 @@ class Metrics:
 
     def executed(self, repo: str | None, dialect: str, command: str) -> None:
         """Count one run of a program, as it begins."""
+        repo = self._name(repo)
         key = (repo, dialect, command)
         bound = self._bound_executions.get(key)
         if bound is None:
-            bound = self._executions.labels(repo or "", dialect, command)
+            bound = self._executions.labels(repo, dialect, command)
             self._bound_executions[key] = bound
         bound.inc()
 
@@ -208,16 +243,18 @@ class Metrics:
         self, repo: str | None, dialect: str, command: str, seconds: float, cpu: float
     ) -> None:
         """Say how long a run took, and the processor time that it cost, as it ends."""
+        repo = self._name(repo)
         key = (repo, dialect, command)
         bound = self._bound_seconds.get(key)
         if bound is None:
-            bound = self._seconds.labels(repo or "", dialect, command)
+            bound = self._seconds.labels(repo, dialect, command)
             self._bound_seconds[key] = bound
         bound.observe(seconds)
         spent = self._bound_cpu.get(key)
         if spent is None:
-            spent = self._bound_cpu[key] = self._cpu.labels(repo or "", dialect, command)
+            spent = self._bound_cpu[key] = self._cpu.labels(repo, dialect, command)
         spent.inc(cpu)
+        self._ended[key] = self._ended.get(key, 0) + 1
 
     def cache_size(self, size: int, entities: int) -> None:
         """Say how large the cache is now: ``size`` in bytes, and how many entities."""
@@ -283,11 +320,21 @@ class Metrics:
         return generate_latest(self._together()), CONTENT_TYPE_LATEST
 
     def samples(self, *names: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
-        """Of the samples so named (``offramp_bytes_total``): name, labels, sum of all workers."""
-        for metric in self._together().collect():
+        """Of the samples so named (``offramp_bytes_total``): name, labels, sum of all workers.
+
+        Counters, and :data:`ENDED`. It costs much less than all figures do.
+        """
+        if self._directory is not None:
+            yield from read_counts(self._directory, names)
+            return
+        if ENDED in names:
+            # A histogram would make a sample for each bucket, nearly all that there are.
+            for (repo, dialect, command), count in self._ended.copy().items():
+                yield ENDED, {"repo": repo, "dialect": dialect, "command": command}, count
+        counters = [name for name in names if name != ENDED]
+        for metric in self._registry.restricted_registry(counters).collect():
             for sample in metric.samples:
-                if sample.name in names:
-                    yield sample.name, sample.labels, sample.value
+                yield sample.name, sample.labels, sample.value
 
     def _together(self) -> CollectorRegistry:
         if self._directory is None:
@@ -297,9 +344,9 @@ class Metrics:
         return together
 
 
-def worker_ended(pid: int, directory: Path) -> None:
-    """Tell the figures in ``directory`` that the worker ``pid`` is gone.
+def worker_ended(worker: str, directory: Path) -> None:
+    """Tell the figures in ``directory`` that a worker is gone.
 
     What it counted stays counted; what it said of the present is forgotten.
     """
-    mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
+    mark_process_dead(worker, str(directory))  # type: ignore[no-untyped-call]

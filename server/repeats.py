@@ -51,13 +51,13 @@ class FileTable:
 
     @classmethod
     def open(cls, data: Path) -> Self:
-        """The one in the data directory ``data``.
-
-        Raises:
-            OSError: it can be neither opened nor made.
-        """
+        """The one in the data directory ``data``; where that takes none, one of this process."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        return cls(os.open(data / TABLE_FILE, flags, 0o600))
+        try:
+            return cls(os.open(data / TABLE_FILE, flags, 0o600))
+        except OSError as error:
+            _log.warning("each worker knows for itself whom it sent where: %s", error)
+            return cls(os.memfd_create(TABLE_FILE))
 
     def read(self, offset: int, size: int) -> bytes:
         """The bytes there, or fewer."""

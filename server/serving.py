@@ -161,7 +161,8 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     # The parent has seen that the store answers. A worker that is started again while that is away
     # must come up all the same: everything goes inline then.
     insist = parent is None
-    runtime = await Runtime.open(settings, access, Metrics(), index=index, insist=insist)
+    metrics = Metrics(multiprocessing.current_process().name, settings.limits.figures)
+    runtime = await Runtime.open(settings, access, metrics, index=index, insist=insist)
 
     async def adopt(new: Settings) -> None:
         await runtime.adopt(new.model_copy(update=listens))
@@ -329,7 +330,7 @@ class _Parent:
         self._waker.setblocking(False)
         self._context = multiprocessing.get_context("spawn")
         self._ready = self._context.Semaphore(0)
-        self._figures: Path = settings.data / "metrics" / str(os.getpid())
+        self._figures: metrics_directory.Prepared | None = None
         self._workers: dict[int, tuple[SpawnProcess, float]] = {}
         self._stopping = False
         self._failed = False
@@ -337,13 +338,15 @@ class _Parent:
 
     def run(self, ready: Ready) -> None:
         """Start the workers, replace those that die, and end them when told to."""
-        metrics_directory.prepare(self._figures)
+        self._figures = metrics_directory.prepare(self._settings.data / "metrics")
         # Of the parent: no worker lives through a restart. Any of them shows it.
         from prometheus_client import CollectorRegistry  # noqa: PLC0415 - see _work
 
         from server.condition import worker_restarts  # noqa: PLC0415 - see _work
+        from server.figures_file import keep_in_files  # noqa: PLC0415 - see _work
         from server.logs import configure  # noqa: PLC0415 - see _work
 
+        keep_in_files("parent")
         self._restarted = worker_restarts(CollectorRegistry()).inc
         configure(self._settings.log)
         _tell_if_fewer(self._settings, allow(self._settings.limits))
@@ -358,7 +361,7 @@ class _Parent:
             ready(self._listen, None if self._admin is None else name_of(self._admin))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
         self._watch()
-        self._remove_figures()
+        self._figures.remove()
         if self._failed:
             raise CannotListen("a worker ended as it began; what it said is above")
 
@@ -405,7 +408,8 @@ class _Parent:
 
         process.join()
         del self._workers[number]
-        worker_ended(process.pid or 0, self._figures)
+        if self._figures is not None:
+            worker_ended(process.name, self._figures.path)
         if self._stopping:
             return
         _log.error("worker %d ended with exit code %s; starting it again", number, process.exitcode)
@@ -446,8 +450,3 @@ class _Parent:
         for process, _ in self._workers.values():
             if process.pid is not None and process.is_alive():
                 os.kill(process.pid, signal.SIGHUP)
-
-    def _remove_figures(self) -> None:
-        for file in self._figures.glob("*.db"):
-            file.unlink()
-        self._figures.rmdir()

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from server.setting_types import BaseUrl, Duration, Section, Size, host_port
 from server.settings_admin import AdminSettings
 from server.settings_health import HealthSettings
+from server.settings_letter_case import check_patterns
 from server.settings_limits import LimitSettings
 from server.settings_regions import RegionSettings
 from server.settings_repositories import GitSettings, HgSettings
@@ -271,6 +272,14 @@ class Settings(BaseSettings):
         """What is private is named by signed URLs only, and every policy has what it needs."""
         self._check_policies()
         self._check_places()
+        check_patterns(
+            self.upstreams,
+            {
+                "access.tokens": [each for t in self.access.tokens for each in t.repositories],
+                "access.users": [each for u in self.access.users for each in u.repositories],
+                "hg.push": self.hg.push,
+            },
+        )
         check_session_mirrors(
             self.session_mirrors,
             public_url=self.public_url,

@@ -46,6 +46,13 @@ class LimitSettings(Section):
         description="Requests that a client which was quiet may make at once, where limits.rate is"
         " set. A clone is 3 to 5 requests, and one address may stand for a whole office.",
     )
+    figures: int = Field(
+        2000,
+        ge=1,
+        description="Repositories that have figures of their own in one server process. Those"
+        " that are asked for when there are so many are counted together, as `-/other`: at some"
+        " upstreams one repository has many names, and each figure costs whoever reads them.",
+    )
     program_time: Duration = Field(
         3600.0, gt=0, description="Longest run of one program; then it is ended."
     )

@@ -7,9 +7,11 @@ import hashlib
 import ipaddress
 import math
 import re
+import string
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -31,6 +33,10 @@ _TOKEN = re.compile(r"[!-~]+")
 _LEAST_TOKEN: Final = 16
 # Where mirrors keep what no ref names.
 _OUR_REFS: Final = "refs/offramp/"
+# Hosts that are known to take names in any case.
+_ANY_CASE: Final = frozenset({"github.com", "gitlab.com", "bitbucket.org", "codeberg.org"})
+# Forges have no letters beyond ASCII in names, and what is lower case beyond it they may not know.
+_LOWER: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 # Headers that hold credentials are no names of users.
 _CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
 
@@ -293,6 +299,13 @@ class UpstreamSettings(Section):
         description="`x` and `x.git` are one repository, asked for as `x.git`: true of GitHub,"
         " GitLab, Gitea, Gerrit. False: names are asked for as clients write them.",
     )
+    ignore_case: bool | None = Field(
+        None,
+        description="The upstream takes names in upper and lower case alike, as GitHub, GitLab,"
+        " Gitea and Forgejo do: all spellings are one repository, asked for, mirrored and counted"
+        " in lower case. By default true at github.com, gitlab.com, bitbucket.org and codeberg.org,"
+        " else false. Say it of your own forge: each spelling is a mirror there otherwise.",
+    )
     refs: tuple[RefPattern, ...] = Field(
         ("refs/heads/*", "refs/tags/*"),
         description="Refs that the mirror keeps and bundles. What other refs name is fetched when"
@@ -422,7 +435,7 @@ class UpstreamSettings(Section):
 
     def _check_single(self) -> None:
         fields = type(self).model_fields
-        for name in ("allow", "deny", "mirror", "listed"):
+        for name in ("allow", "deny", "mirror", "listed", "ignore_case"):
             if getattr(self, name) != fields[name].default:
                 raise ValueError(
                     f"`{name}` goes with `prefix`; a single repository is always mirrored"
@@ -438,15 +451,32 @@ class UpstreamSettings(Section):
         """``x`` and ``x.git`` are one repository."""
         return self.git_suffix and self.vcs == "git"
 
+    @property
+    def any_case(self) -> bool:
+        """It takes names in upper and lower case alike; of one repository there is one name."""
+        if self.prefix is None:
+            return False
+        if self.ignore_case is None:
+            return (urlsplit(self.url).hostname or "") in _ANY_CASE
+        return self.ignore_case
+
     def allows(self, name: str) -> bool:
         """Whether the repository ``name`` (below the prefix) may be asked for at all."""
         # Most forges take a name in any case: an exception must hold for all of them.
         denied = tuple(pattern.casefold() for pattern in self.deny)
-        return matches(name, self.allow) and not matches(name.casefold(), denied)
+        return self._named(name, self.allow) and not matches(name.casefold(), denied)
 
     def mirrors(self, name: str) -> bool:
         """Whether the repository ``name`` (below the prefix) may be mirrored."""
-        return name in self.listed or matches(name, self.mirror)
+        listed = {self.canonical(each) for each in self.listed}
+        return self.canonical(name) in listed or self._named(name, self.mirror)
+
+    def canonical(self, name: str) -> str:
+        """The one spelling of a name (below the prefix), or of a part of one."""
+        return name.translate(_LOWER) if self.any_case else name
+
+    def _named(self, name: str, patterns: tuple[str, ...]) -> bool:
+        return matches(self.canonical(name), tuple(map(self.canonical, patterns)))
 
 
 class MirrorSettings(Section):

@@ -162,7 +162,8 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         loaded = load(None, root=root, listen=address_of(bound), **settings)
         access = AccessLog(loaded.log, open(os.devnull, "w"))  # noqa: ASYNC230, PTH123, SIM115
         stops.append(_closing(access))
-        runtime = await Runtime.open(loaded, access, Metrics(), index=loaded.index.enabled)
+        metrics = Metrics(most=loaded.limits.figures)
+        runtime = await Runtime.open(loaded, access, metrics, index=loaded.index.enabled)
         runner = make_runner(runtime, stop_seconds=1.0)
         await runner.setup()
         limits = loaded.limits

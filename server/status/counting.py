@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from server.metrics import Metrics
+from server.metrics import ENDED, Metrics
 from server.outcome import Outcome
 
 Counters: TypeAlias = Mapping[tuple[str, ...], float]
@@ -19,13 +19,12 @@ Question: TypeAlias = tuple[str, str, str]
 _RESPONSES: Final = "offramp_responses_total"
 _BYTES: Final = "offramp_bytes_total"
 _BEGUN: Final = "offramp_executions_total"
-_ENDED: Final = "offramp_execution_seconds_count"
 _CPU: Final = "offramp_execution_cpu_seconds_total"
 _SAMPLES: Final[Mapping[str, tuple[str, ...]]] = {
     _RESPONSES: ("repo", "dialect", "command", "outcome"),
     _BYTES: ("repo", "dialect", "path"),
     _BEGUN: ("repo", "dialect", "command"),
-    _ENDED: ("repo", "dialect", "command"),
+    ENDED: ("repo", "dialect", "command"),
     _CPU: ("repo", "dialect", "command"),
 }
 
@@ -91,7 +90,7 @@ def costs(more: Counters) -> Mapping[Question, Cost]:
     """What the runs cost that ended."""
     return {
         (repo, dialect, command): Cost(runs, more.get((_CPU, repo, dialect, command), 0.0))
-        for (repo, dialect, command), runs in _of(more, _ENDED)
+        for (repo, dialect, command), runs in _of(more, ENDED)
     }
 
 

@@ -51,8 +51,11 @@ by age: of a clock that jumps ahead and back, no more comes than a wrong point."
 _COSTS: Final = 20_000
 # The mean follows the present: of more runs than that, half are forgotten.
 _RUNS: Final = 500.0
-# Generations that were not heard of for a day have ended.
+# Generations that were not heard of for a day have ended; where there are more than so many, as
+# those of a server that is started again and again, for ten minutes.
 _ENDED_SECONDS: Final = 86400.0
+_SOON_SECONDS: Final = 600.0
+_GENERATIONS: Final = 8
 
 # How long another process of ours may write.
 _BUSY_SECONDS: Final = 10.0
@@ -183,8 +186,11 @@ class History:
         """
 
         def read(connection: sqlite3.Connection) -> Counters:
-            ended = "SELECT id FROM generations WHERE at < ? AND id != ?"
-            last = (at - _ENDED_SECONDS, generation)
+            ended = (
+                "SELECT id FROM generations WHERE id != ?1 AND (at < ?2 OR (at < ?3 AND id NOT IN"
+                " (SELECT id FROM generations ORDER BY at DESC LIMIT ?4)))"
+            )
+            last = (generation, at - _ENDED_SECONDS, at - _SOON_SECONDS, _GENERATIONS)
             connection.execute(f"DELETE FROM seen WHERE generation IN ({ended})", last)  # noqa: S608 - a constant
             connection.execute(f"DELETE FROM generations WHERE id IN ({ended})", last)  # noqa: S608 - likewise
             rows = connection.execute(

@@ -7,6 +7,7 @@ import asyncio
 import fcntl
 import logging
 import os
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from typing import Final
 
 from server import metrics_directory
 from server.metrics import Metrics
+from server.sparing import Sparing
 from server.status.counting import Counters, counters
 from server.status.history import History, HistoryUnavailable
 
@@ -48,9 +50,11 @@ class Recorder:
     _before: Counters | None = None
     _recorded: float = 0.0
     _failing: bool = False
-    _one: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _turn: threading.Lock = field(default_factory=threading.Lock)
+    _sparing: Sparing[None] = field(init=False)
 
     def __post_init__(self) -> None:
+        self._sparing = Sparing(self.record_now)
         together = metrics_directory.prepared()
         # Counters of several workers began at 0 when their parent did.
         self._generation = uuid.uuid4().hex if together is None else _process(os.getppid())
@@ -66,12 +70,18 @@ class Recorder:
             await asyncio.sleep(EVERY_SECONDS)
 
     async def record(self) -> None:
-        """Record what was counted up to now, if that is for this worker to do."""
-        async with self._one:
-            await asyncio.to_thread(self.record_now)
+        """Record what was counted up to now, if that is for this worker to do.
+
+        Where that costs much, what was recorded a little before is enough.
+        """
+        await self._sparing.result()
 
     def record_now(self) -> None:
         """See :meth:`record`; blocks."""
+        with self._turn:
+            self._record()
+
+    def _record(self) -> None:
         if not self._is_ours():
             return
         try:

@@ -195,6 +195,7 @@ def _remote(upstream: UpstreamSettings, segments: list[str]) -> Remote | None:
     """The repository of a prefix with this name; None if it can be none, or may not be asked."""
     if not segments:
         return None
+    segments = [upstream.canonical(segment) for segment in segments]
     if upstream.same_with_suffix:
         segments = [*segments[:-1], segments[-1].removesuffix(_SUFFIX)]
         if segments[-1].endswith(_SUFFIX):

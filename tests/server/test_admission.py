@@ -156,9 +156,46 @@ async def test_too_many_requests(serve: Serve, root: Path, git: Git, tmp_path: P
     assert cloned.status == 128
     assert "remote: Too many requests from your address; try again in " in cloned.stderr
     assert "error: 429" in cloned.stderr
-    for path in ("livez", "readyz", "metrics"):
+    for path in ("livez", "readyz"):
         assert (await ask(served, "GET", f"/-/{path}")).status == 200
     assert refusals(served, "rate") == 1
+    # Figures cost more than an answer, and by default everybody may read them.
+    assert (await ask(served, "GET", "/-/metrics")).status == 429
+
+
+async def test_operators_read_figures_at_any_rate(serve: Serve, root: Path) -> None:
+    """Whoever is named as operator is not refused the figures when he is needed most."""
+    served = await serve(
+        root, limits={"rate": 0.001, "burst": 1}, access={"operators": ["127.0.0.1"]}
+    )
+    target = "/p.git/info/refs?service=git-upload-pack"
+    assert [(await ask(served, "GET", target)).status for _ in range(2)] == [200, 429]
+    assert (await ask(served, "GET", "/-/metrics")).status == 200
+
+
+async def test_figures_keep_nobody_waiting(
+    serve: Serve, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While they are put together, once for all who ask, others are answered."""
+    served = await serve(root)
+    begun, release = threading.Event(), threading.Event()
+    runs = []
+
+    def render() -> tuple[bytes, str]:
+        runs.append(1)
+        begun.set()
+        release.wait()
+        return b"figures", "text/plain"
+
+    monkeypatch.setattr(served.runtime.metrics.rendered, "work", render)
+    first = asyncio.create_task(ask(served, "GET", "/-/metrics"))
+    await asyncio.to_thread(begun.wait)
+    assert (await ask(served, "GET", "/p.git/info/refs?service=git-upload-pack")).status == 200
+    more = [asyncio.create_task(ask(served, "GET", "/-/metrics")) for _ in range(5)]
+    await ask(served, "GET", "/-/livez")
+    release.set()
+    assert [reply.body for reply in await asyncio.gather(first, *more)] == [b"figures"] * 6
+    assert len(runs) <= 2
 
 
 async def test_behind_a_proxy_of_ours(serve: Serve, root: Path) -> None:

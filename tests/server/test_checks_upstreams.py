@@ -40,7 +40,7 @@ async def answer(request: web.Request) -> web.Response:
     match request.path:
         case "/":
             return web.Response(text="welcome")
-        case "/open.git/info/refs":
+        case "/open.git/info/refs" | "/any.git/info/refs" | "/ANY.git/info/refs":
             pass
         case "/mine.git/info/refs" if shown:
             pass
@@ -104,6 +104,15 @@ async def test_all_is_well(forge: Forge) -> None:
     verdicts = await found(url=url, listed=["open", "mine"], credential=credential)
     assert [verdict.level for verdict in verdicts] == [Level.OK, Level.OK]
     assert "open.git: can be read" in verdicts[0].what
+
+
+async def test_case_means_nothing(forge: Forge) -> None:
+    """A forge that takes another spelling is told of, unless the settings say what it does."""
+    url = await forge()
+    known, told = await found(url=url, listed=["any"])
+    assert (known.level, told.level, told.remedy) == ("ok", "warn", "write ignore_case = true")
+    for said in (True, False):
+        assert (await sole(url=url, listed=["any"], ignore_case=said))[0] == "ok"
 
 
 async def test_nothing_is_listed(forge: Forge) -> None:

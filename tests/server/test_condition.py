@@ -66,7 +66,7 @@ def test_the_last_run_replaces_the_one_before() -> None:
 WORKER = """
 import sys
 from server.metrics import Metrics
-metrics = Metrics()
+metrics = Metrics(sys.argv[2])
 metrics.condition.bundle("a", "full", float(sys.argv[1]))
 metrics.condition.store_failed("main")("put")
 print(flush=True)
@@ -83,15 +83,15 @@ worker_restarts(CollectorRegistry()).inc()
 def test_workers_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Failures are summed; of what is known of now, the newest counts; the parent counts, too."""
     monkeypatch.setenv(metrics_directory.VARIABLE, "")
-    metrics_directory.prepare(tmp_path / "metrics")
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", WORKER, created],
+            [sys.executable, "-c", WORKER, created, f"worker-{number}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        for created in ("1000", "0")  # the other one was not asked for it lately
+        for number, created in enumerate(("1000", "0"))  # the other one was not asked for it lately
     ]
     for worker in workers:
         assert worker.stdout is not None
@@ -103,3 +103,4 @@ def test_workers_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert found["offramp_bundle_made_timestamp_seconds", bundle] == 1000
     assert found["offramp_store_errors_total", labels(store="main", operation="put")] == 2
     assert found["offramp_worker_restarts_total", NEITHER] == 1
+    prepared.remove()

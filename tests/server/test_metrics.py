@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server import metrics_directory
-from server.metrics import Metrics
+from server.metrics import ENDED, OTHERS, Metrics
 from server.outcome import Outcome
 
 GIT = {"repo": "a", "dialect": "git-v2"}
@@ -109,43 +111,47 @@ def test_no_created_series() -> None:
 
 
 WORKER = """
-import os, sys
+import sys
 from server.outcome import Outcome
 from server.metrics import Metrics
-metrics = Metrics()
+metrics = Metrics(sys.argv[2])
 metrics.response("a", "git-v2", "fetch", Outcome.MISS)
 metrics.execution("a", "git-v2", "fetch", 0.3, 0.2)
 metrics.cache_size(int(sys.argv[1]), 1)
-print(os.getpid(), flush=True)
+print(flush=True)
 sys.stdin.readline()
 sys.stdout.write(metrics.render()[0].decode())
 """
 
 
-ENDED = """
+REPORTED = """
 import sys
 from pathlib import Path
 from server.metrics import worker_ended
-worker_ended(int(sys.argv[1]), Path(sys.argv[2]))
+worker_ended(sys.argv[1], Path(sys.argv[2]))
 """
 
 
-def worker(size: int) -> subprocess.Popen[str]:
+def worker(size: int, name: str) -> subprocess.Popen[str]:
     """A worker that counted one miss and waits for a line before it renders."""
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(size)],
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(size), name],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     )
+    assert process.stdout is not None
+    process.stdout.readline()
+    return process
 
 
 @pytest.fixture
-def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A directory that workers started from now on share."""
     monkeypatch.setenv(metrics_directory.VARIABLE, "")
-    metrics_directory.prepare(tmp_path / "metrics")
-    return tmp_path / "metrics"
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
+    yield prepared.path
+    prepared.remove()
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -156,25 +162,10 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def test_any_worker_shows_the_sum(directory: Path) -> None:
-    """The figures of all workers, the dead ones too, are added up."""
-    first = worker(100)
-    assert first.stdout is not None
-    pid = int(first.stdout.readline())
-    ended(first)
-    subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            ENDED,
-            str(pid),
-            str(directory),
-        ],
-        check=True,
-    )
-    second, third = worker(200), worker(300)
-    for process in (second, third):
-        assert process.stdout is not None
-        process.stdout.readline()
+    """The figures of all workers are added up, and those of dead ones go on with the next."""
+    ended(worker(100, "worker-0"))
+    subprocess.run([sys.executable, "-c", REPORTED, "worker-0", str(directory)], check=True)
+    second, third = worker(200, "worker-0"), worker(300, "worker-1")
     found = read(ended(second))
     ended(third)
     fetch = labels(**GIT, command="fetch")
@@ -183,26 +174,60 @@ def test_any_worker_shows_the_sum(directory: Path) -> None:
     assert found["offramp_cache_bytes", frozenset()] in {200, 300}
 
 
+def test_workers_that_die_leave_no_files(directory: Path) -> None:
+    """However often a worker is started again, there are as many files, and nothing is lost."""
+    files: set[str] = set()
+    for _ in range(3):
+        process = worker(100, "worker-0")
+        process.kill()
+        process.communicate()
+        found = {path.name for path in directory.glob("*.db")}
+        assert not files or found == files
+        files = found
+    text = ended(worker(100, "worker-0"))
+    fetch = labels(**GIT, command="fetch")
+    assert read(text)["offramp_responses_total", fetch | labels(outcome="miss")] == 4
+
+
 def test_a_dead_worker_says_nothing_of_the_present(directory: Path) -> None:
     """What a worker that is gone said of the cache is forgotten when it is reported gone."""
-    process = worker(100)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    ended(process)
-    assert list(directory.glob(f"gauge_live*_{pid}.db"))
+    ended(worker(100, "worker-0"))
+    assert list(directory.glob("gauge_live*_worker-0.db"))
     from server.metrics import worker_ended  # noqa: PLC0415 - as the parent would
 
-    worker_ended(pid, directory)
-    assert not list(directory.glob(f"gauge_live*_{pid}.db"))
-    assert list(directory.glob(f"counter_{pid}.db"))
+    worker_ended("worker-0", directory)
+    assert not list(directory.glob("gauge_live*_worker-0.db"))
+    assert list(directory.glob("counter_worker-0.db"))
 
 
-def test_prepared_begins_at_zero(directory: Path) -> None:
-    """What an earlier run left is gone, and only that."""
-    (directory / "counter_1.db").write_bytes(b"old")
-    (directory / "notes").write_bytes(b"mine")
-    metrics_directory.prepare(directory)
-    assert [path.name for path in directory.iterdir()] == ["notes"]
+def test_what_killed_servers_left_is_removed(directory: Path) -> None:
+    """A directory that nobody holds any more goes; that of a server which runs stays."""
+    shared = directory.parent
+    left, begun = shared / "4711-killed", shared / "4712-begun"
+    old, of_a_running = shared / "999999999", shared / str(os.getpid())
+    for each in (left, begun, old, of_a_running):
+        each.mkdir()
+    (left / "held").touch()
+    (left / "counter_worker-0.db").write_bytes(b"old")
+    prepared = metrics_directory.prepare(shared)
+    assert set(shared.iterdir()) == {directory, of_a_running, prepared.path}
+    prepared.remove()
+    assert set(shared.iterdir()) == {directory, of_a_running}
+
+
+def test_a_data_directory_that_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Figures are kept in a temporary directory then, and it is said where."""
+    monkeypatch.setenv(metrics_directory.VARIABLE, "")
+    (tmp_path / "metrics").write_text("in the way")
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
+    assert metrics_directory.prepared() == prepared.path
+    assert str(prepared.path) in caplog.text
+    found = read(ended(worker(100, "worker-0")))
+    assert found["offramp_cache_bytes", frozenset()] == 100
+    prepared.remove()
+    assert not prepared.path.exists()
 
 
 def test_prepared_too_late(directory: Path) -> None:
@@ -219,3 +244,87 @@ def test_samples() -> None:
     labelled = {"repo": "a", "dialect": "git-v2", "path": "inline"}
     found = list(metrics.samples("offramp_bytes_total", "offramp_executions_total"))
     assert found == [("offramp_bytes_total", labelled, 10)]
+
+
+SAMPLES = """
+import sys
+from server.metrics import Metrics
+from server.outcome import Outcome
+metrics = Metrics(sys.argv[1])
+metrics.response('a"le": "b", é', "git-v2", "fetch", Outcome.MISS)
+for seconds in (0.3, 0.4, 5000.0):
+    metrics.execution('a"le": "b", é', "git-v2", "fetch", seconds, 0.2)
+metrics.cache_size(1, 1)
+for name, labels, value in metrics.samples(
+    "offramp_responses_total", "offramp_execution_seconds_count", "offramp_bytes_total"
+):
+    print(sorted({name: value, **labels}.items(), key=str))
+"""
+
+
+@pytest.mark.usefixtures("directory")
+def test_samples_of_several_workers() -> None:
+    """They are sums, too, and how many observations there are is told in the same way."""
+    for name in ("worker-0", "worker-1"):
+        said = subprocess.run(
+            [sys.executable, "-c", SAMPLES, name], capture_output=True, text=True, check=True
+        )
+    both = {"repo": 'a"le": "b", é', "dialect": "git-v2", "command": "fetch"}
+    expected = [
+        {"offramp_responses_total": 2.0, **both, "outcome": "miss"},
+        {"offramp_execution_seconds_count": 6.0, **both},
+    ]
+    assert said.stdout.splitlines() == [str(sorted(each.items(), key=str)) for each in expected]
+
+
+def test_observations_of_one_worker() -> None:
+    """What the recorder is told of runs that ended is what the histogram has."""
+    metrics = Metrics()
+    for seconds in (0.3, 5000.0):
+        metrics.execution("a", "git-v2", "fetch", seconds, 0.2)
+    metrics.execution(None, "git-v0", "fetch", 0.2, 0.2)
+    rendered = figures(metrics)
+    for name, found, value in metrics.samples(ENDED):
+        assert rendered[name, labels(**found)] == value
+    assert len(list(metrics.samples(ENDED))) == 2
+
+
+def test_repositories_with_figures_are_bounded() -> None:
+    """Those beyond the bound are counted together, and nobody loses a count."""
+    metrics = Metrics(most=10)
+    for number in range(1000):
+        name = f"r{number}"
+        metrics.response(name, "git-v2", "fetch", Outcome.HIT)
+        metrics.content(name, "git-v2", "inline", 1)
+        metrics.executed(name, "git-v2", "fetch")
+        metrics.execution(name, "git-v2", "fetch", 0.3, 0.2)
+        metrics.condition.bundle(name, "full", 5.0)
+    metrics.response("r0", "git-v2", "fetch", Outcome.HIT)
+    found = figures(metrics)
+    named = {dict(each).get("repo") for _, each in found}
+    assert named == {None, OTHERS, *(f"r{number}" for number in range(10))}
+    fetch = {"dialect": "git-v2", "command": "fetch", "outcome": "hit"}
+    assert found["offramp_responses_total", labels(repo="r0", **fetch)] == 2
+    assert found["offramp_responses_total", labels(repo=OTHERS, **fetch)] == 990
+    assert all(len(each) < 50 for each in (metrics._bound_responses, metrics._bound_seconds))
+
+
+BOUNDED = """
+import sys
+from server.metrics import Metrics
+from server.outcome import Outcome
+metrics = Metrics("worker-0", 2)
+for name in sys.argv[1:]:
+    metrics.response(name, "git-v2", "fetch", Outcome.MISS)
+print(*sorted(labels["repo"] for _, labels, _ in metrics.samples("offramp_responses_total")))
+"""
+
+
+@pytest.mark.usefixtures("directory")
+def test_the_bound_outlives_a_worker() -> None:
+    """One that is started again goes on with the repositories of the one that ended."""
+    for names in (("a", "b"), ("c", "b")):
+        said = subprocess.run(
+            [sys.executable, "-c", BOUNDED, *names], capture_output=True, text=True, check=True
+        )
+    assert said.stdout == f"{OTHERS} a b\n"

@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -342,6 +343,22 @@ def test_workers_share_port_and_figures(start: Start, root: Path, tmp_path: Path
         assert sum(map(int, counted)) == 8
         assert re.search(r"^offramp_executions_total\{.*\} 1\.0$", figures, re.MULTILINE)
     assert process.stop() == 0
+
+
+def test_figures_are_bounded_as_set(start: Start, root: Path, tmp_path: Path) -> None:
+    """A repository beyond limits.figures is counted with the others, in each worker."""
+    shutil.copytree(root / "p.git", root / "q.git")
+    process = start("--workers", "2", OFFRAMP_LIMITS__FIGURES="1")
+    for name in ("p.git", "q.git") * 4:
+        process.get(f"/{name}/info/refs?service=git-upload-pack")
+    figures = process.get("/-/metrics").decode()
+    named = re.findall(
+        r'^offramp_responses_total\{.*repo="([^"]*)".*\} (\S+)$', figures, re.MULTILINE
+    )
+    assert "-/other" in dict(named)
+    assert sum(float(count) for _, count in named) == 8
+    assert process.stop() == 0
+    assert list((tmp_path / "data" / "metrics").iterdir()) == []
 
 
 def test_a_worker_that_dies_is_replaced(start: Start, tmp_path: Path) -> None:

@@ -78,6 +78,23 @@ def test_what_ended_is_forgotten(tmp_path: Path) -> None:
     assert history.begin("g", NOON + DAY + 1) == {}
 
 
+def test_of_servers_that_end_again_and_again_little_is_kept(tmp_path: Path) -> None:
+    """Of many that ended within a day the last count; one that was just heard of is kept."""
+    history = History(tmp_path)
+    for number in range(50):
+        history.record(f"g{number}", {HITS: 1.0}, {}, 1.0, NOON + number)
+    now = NOON + 60
+    history.begin("new", now)
+    assert history.begin("g0", now) == {HITS: 1}
+    now += 600
+    history.record("runs", {HITS: 1.0}, {}, 1.0, now)
+    history.begin("new", now)
+    with sqlite3.connect(history.path) as connection:
+        left = {each for (each,) in connection.execute("SELECT DISTINCT generation FROM seen")}
+    connection.close()
+    assert left == {"runs", *(f"g{number}" for number in range(43, 50))}
+
+
 def test_it_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest points go, of each resolution, and the sums of longer ones keep them."""
     monkeypatch.setattr(module, "KEPT", {MINUTE: 3, HOUR: 2, DAY: 2})

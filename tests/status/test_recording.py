@@ -85,7 +85,7 @@ from server.metrics import Metrics
 from server.outcome import Outcome
 from server.status.history import History
 from server.status.recording import Recorder
-metrics = Metrics()
+metrics = Metrics(sys.argv[2])
 recorder = Recorder(metrics, History(Path(sys.argv[1])))
 for line in sys.stdin:
     if line == "count\\n":
@@ -99,9 +99,9 @@ for line in sys.stdin:
 class Worker:
     """A worker process, which is told what to do."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, name: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(directory)],
+            [sys.executable, "-c", WORKER, str(directory), name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -119,9 +119,9 @@ class Worker:
 def test_one_of_several_workers_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It records the sum of all; when it is killed, another goes on, and nothing counts twice."""
     monkeypatch.setenv(metrics_directory.VARIABLE, "")
-    metrics_directory.prepare(tmp_path / "metrics")
+    prepared = metrics_directory.prepare(tmp_path / "metrics")
     status = tmp_path / "status"
-    first, second = Worker(status), Worker(status)
+    first, second = Worker(status, "a"), Worker(status, "b")
     try:
         first.do("count")
         second.do("count")
@@ -138,3 +138,4 @@ def test_one_of_several_workers_records(tmp_path: Path, monkeypatch: pytest.Monk
         for worker in (first, second):
             worker.process.kill()
             worker.process.communicate()
+        prepared.remove()
