@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from redirects.acceptance import Client, Location, scheme, spread_of
 from redirects.audience import PUBLIC, Audience
-from redirects.decision import PassedOver, Reason
+from redirects.decision import PassedOver, Reason, Told
 from redirects.names import Names
 from redirects.negotiation import Verdict
 from redirects.selection import Candidate, Selection, behind
@@ -154,6 +154,15 @@ class Stay:
 
 
 SessionDecision = SessionRedirect | Stay
+
+
+def told_session(decision: SessionDecision) -> Told:
+    """``decision`` in words, as of :func:`redirects.decision.told`; or ``stay``."""
+    if isinstance(decision, SessionRedirect):
+        return "redirect", decision.location.target, ""
+    if decision.shadowed is not None:
+        return "shadow", decision.shadowed.target, ""
+    return "stay", "", decision.reason.value
 
 
 def choose(

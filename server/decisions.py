@@ -9,17 +9,23 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Final, NamedTuple
 
 from redirects.acceptance import Client
-from redirects.decision import Decision, PassedOver, told
+from redirects.decision import Decision, PassedOver, Told, told
+from redirects.sessions import Session, SessionDecision, told_session
 from server.exchange import CURRENT
 from server.metrics import Metrics
 
 _log = logging.getLogger("offramp.decisions")
 
 KEPT: Final = 256
-"""Decisions that a process remembers: some screens full, and half a MiB at most."""
+"""Decisions on content that a process remembers, and as many on sessions: some screens full, and
+a MiB at most."""
+
+CONTENT: Final = "content"
+"""What decisions are about that are not about a session."""
 
 
 class Made(NamedTuple):
@@ -28,17 +34,20 @@ class Made(NamedTuple):
     Attributes:
         when: seconds since the epoch.
         request_id: of the request, as in the log; empty if it was made for none.
+        about: :data:`CONTENT`, or ``git session`` or ``hg session``.
         repository: served name.
         region: in which the client is; None if that is not known.
         network: that stands for the client, such as ``192.0.2.0/24``; empty if that is not known.
-        outcome: ``redirect``, ``inline``, or ``shadow`` where it was only counted.
-        target: that was named, or would have been; else empty.
+        outcome: ``redirect``, ``inline`` (of a session: ``stay``), or ``shadow`` where it was only
+            counted.
+        target: that was named, or would have been; else empty. Of a session it is the mirror.
         reason: why nothing is named, as :class:`redirects.decision.Reason` words it; else empty.
         passed_over: targets before it, in order.
     """
 
     when: float
     request_id: str
+    about: str
     repository: str
     region: str | None
     network: str
@@ -64,6 +73,8 @@ class Decisions:
     chance: Callable[[], float] = random.random
     clock: Callable[[], float] = time.time
     _last: deque[Made] = field(default_factory=lambda: deque(maxlen=KEPT))
+    # Every poll asks where it goes on; these are not to push out what was decided of content.
+    _sessions: deque[Made] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def made(self, repository: str, client: Client, decision: Decision) -> None:
         """Take note of a decision that was carried out.
@@ -75,25 +86,52 @@ class Decisions:
         """
         words = told(decision)
         self.metrics.decided(words)
+        self._note(self._last, CONTENT, repository, client, words, decision.passed_over)
+
+    def session(self, session: Session, client: Client, decision: SessionDecision) -> None:
+        """Take note of where a whole session goes on.
+
+        Args:
+            session: what was asked.
+            client: who asked.
+            decision: what became of it.
+        """
+        words = told_session(decision)
+        self.metrics.session(session.vcs, words)
+        about = f"{session.vcs} session"
+        passed_over = decision.passed_over
+        self._note(self._sessions, about, session.repository, client, words, passed_over)
+
+    def _note(  # noqa: PLR0917 - made for every answer: positions are quicker than names
+        self,
+        last: deque[Made],
+        about: str,
+        repository: str,
+        client: Client,
+        words: Told,
+        passed_over: tuple[PassedOver, ...],
+    ) -> None:
         exchange = CURRENT.get()
         if exchange is not None:
             exchange.decided(words)
         made = Made(
             self.clock(),
             "" if exchange is None else exchange.request_id,
+            about,
             repository,
             client.region,
             client.network,
             *words,
-            decision.passed_over,
+            passed_over,
         )
-        self._last.append(made)
+        last.append(made)
         if self.share and self.chance() < self.share:
             _write(made)
 
     def last(self) -> Iterator[Made]:
         """Those that are remembered, the newest first."""
-        return reversed(tuple(self._last))
+        both = chain(self._last, self._sessions)
+        return iter(sorted(both, key=lambda made: made.when, reverse=True))
 
 
 def _write(made: Made) -> None:
@@ -102,6 +140,7 @@ def _write(made: Made) -> None:
         "decision",
         extra={
             "request_id": made.request_id,
+            "about": made.about,
             "repository": made.repository,
             "region": made.region,
             "network": made.network,

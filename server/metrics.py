@@ -21,7 +21,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from redirects.decision import Told
 from redirects.health import State
-from redirects.sessions import SessionDecision, SessionRedirect, Vcs
+from redirects.sessions import Vcs
 from server import metrics_directory
 from server.condition import Condition
 from server.figures_file import keep_in_files, read_counts, values_of
@@ -289,14 +289,9 @@ class Metrics:
         for each in State:
             self._targets.labels(name, each.value).set(each is state)
 
-    def session(self, vcs: Vcs, decision: SessionDecision) -> None:
+    def session(self, vcs: Vcs, decision: Told) -> None:
         """Count a decision on a whole session: where it moved, or why it stays."""
-        if isinstance(decision, SessionRedirect):
-            key = (vcs, "redirect", decision.location.target, "")
-        elif decision.shadowed is not None:
-            key = (vcs, "shadow", decision.shadowed.target, "")
-        else:
-            key = (vcs, "stay", "", decision.reason.value)
+        key = (vcs, *decision)
         bound = self._bound_sessions.get(key)
         if bound is None:
             bound = self._bound_sessions[key] = self._sessions.labels(*key)

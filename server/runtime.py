@@ -251,6 +251,7 @@ class Runtime:
             hg_repositories,
             suspicions,
             metrics,
+            decisions,
             # Another name for each address: whoever polls, and is sent to a mirror each time, does
             # not use up the second tries of downloads.
             keys.derived("who was moved where"),

@@ -204,6 +204,7 @@ class DecisionDocument(_Document):
 
     when: AwareDatetime
     request_id: str
+    about: str
     repository: str
     region: str | None
     network: str
@@ -218,6 +219,7 @@ class DecisionDocument(_Document):
         return cls(
             when=_time(made.when),
             request_id=made.request_id,
+            about=made.about,
             repository=made.repository,
             region=made.region,
             network=made.network,

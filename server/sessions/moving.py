@@ -40,6 +40,7 @@ from repos.hg.errors import Unservable
 from repos.hg.program import HgFailed
 from repos.hg.repository import HgRepository
 from server.access.rules import HANDED_ON
+from server.decisions import Decisions
 from server.exchange import EXCHANGE, client_of
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -82,7 +83,7 @@ class Sessions:
         watch: what is known of them.
         repeats: knows clients again that were sent to one.
         hold_offs: which sessions are kept from which mirrors.
-        metrics: count decisions.
+        decisions: take note of them.
         moved: how many sessions this process sent to which mirror.
     """
 
@@ -91,7 +92,7 @@ class Sessions:
     watch: MirrorWatch
     repeats: Repeats[SessionMirror]
     hold_offs: HoldOffs
-    metrics: Metrics
+    decisions: Decisions
     moved: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -103,6 +104,7 @@ class Sessions:
         hg: Repositories[HgRepository],
         suspicions: Suspicions,
         metrics: Metrics,
+        decisions: Decisions,
         secret: bytes,
     ) -> Self | None:
         """What moves the sessions of a server; None without mirrors.
@@ -127,7 +129,7 @@ class Sessions:
         # Who is answered here costs what he always did, so nobody has a share of that.
         repeats = Repeats(replace(suspicions, per_address=None), watch, metrics, secret)
         hold_offs = HoldOffs(suspicions.table)
-        return cls(settings, selection, watch, repeats, hold_offs, metrics)
+        return cls(settings, selection, watch, repeats, hold_offs, decisions)
 
     def adopt(self, settings: Settings) -> None:
         """Go on with other settings, of which only live ones differ; the mirrors are the same."""
@@ -170,7 +172,7 @@ class Sessions:
         if isinstance(decision, SessionRedirect) and self.repeats.asked_again(request, question):
             self._hold_off(session, client, decision.location.target)
             decision = Stay(Reason.ASKED_AGAIN, decision.passed_over)
-        self.metrics.session(session.vcs, decision)
+        self.decisions.session(session, client, decision)
         if isinstance(decision, Stay):
             return None
         self.moved[decision.location.target] += 1

@@ -25,7 +25,7 @@ from cli.main import offramp
 from cli.setting_list import sections
 from redirects.decision import Inline, Reason, told
 from redirects.health import State
-from redirects.sessions import Stay
+from redirects.sessions import Stay, told_session
 from server.metrics import Metrics
 from server.outcome import Outcome
 from server.settings import load
@@ -184,7 +184,7 @@ def figures() -> Metrics:
     rendered.asked("u", "refs", "yes", 1.0)
     rendered.target("t", State.UP)
     rendered.asked_again("t")
-    rendered.session("git", Stay(Reason.NO_MIRROR))
+    rendered.session("git", told_session(Stay(Reason.NO_MIRROR)))
     rendered.session_mirror("m", State.UP)
     rendered.refused("rate")
     rendered.condition.waited(Outcome.MISS, 1.0)

@@ -15,6 +15,7 @@ import structlog
 
 from redirects.acceptance import Client, Location
 from redirects.decision import Decision, Inline, PassedOver, Reason, Redirect
+from redirects.sessions import Session, Stay
 from server.decisions import KEPT, Decisions
 from server.exchange import CURRENT, Exchange
 from server.logs import configure
@@ -91,3 +92,17 @@ def test_the_last_are_remembered() -> None:
         decisions.made("project.git", CLIENT, Redirect(KEY, PASSED))
     assert [made.when for made in decisions.last()] == [*range(KEPT + 9, 9, -1)]
     assert "hunter2" not in repr(list(decisions.last()))
+
+
+def test_sessions_have_places_of_their_own() -> None:
+    """Every poll is one: they push out nothing that was decided of content."""
+    clock = iter(range(KEPT + 10))
+    decisions = Decisions(Metrics(), clock=lambda: float(next(clock)))
+    decisions.made("project.git", CLIENT, Inline(Reason.NO_TARGET))
+    polled = Session("hg", "project", "ab")
+    for _ in range(KEPT + 1):
+        decisions.session(polled, CLIENT, Stay(Reason.NO_MIRROR, PASSED))
+    first, *_, last = decisions.last()
+    assert (first.about, first.outcome, first.reason) == ("hg session", "stay", "no_mirror")
+    assert (first.repository, first.passed_over) == ("project", PASSED)
+    assert (last.about, last.outcome) == ("content", "inline")

@@ -77,6 +77,13 @@ async def test_a_clone_moves_to_a_mirror_with_our_refs(
     await git("clone", url, tmp_path / "again")
     assert run_git(tmp_path / "again", "rev-parse", "origin/main") == pushed
     assert decisions(served) == {"no_mirror": 2, "near": 2}
+    made = [each for each in served.runtime.decisions.last() if each.about == "git session"]
+    assert [each.target or each.reason for each in made] == [
+        "near",
+        "no_mirror",
+        "near",
+        "no_mirror",
+    ]
 
 
 async def test_a_mirror_that_is_ahead_is_not_used(
