@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
 
 import pytest
 
 from tests.terraform.program import NO_PROGRAM, NO_PROVIDER, Terraform, demanded
-
-# As it is when tests are collected: while one runs, no OFFRAMP_* is left in it.
-_ENVIRON: Final = dict(os.environ)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -33,7 +29,7 @@ def terraform(request: pytest.FixtureRequest, tmp_path: Path) -> Terraform:
     skipped, and on CI it fails.
     """
     missing = NO_PROVIDER if request.node.get_closest_marker("provider") else NO_PROGRAM
-    if wrong := demanded(missing, _ENVIRON):
+    if wrong := demanded(missing, os.environ):
         pytest.fail(wrong)
     if missing:
         pytest.skip(missing)

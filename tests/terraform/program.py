@@ -36,7 +36,7 @@ def _mirror() -> Path | None:
 MIRROR: Final = _mirror()
 
 # Neither is a package of Debian, PyPI or npm, so a machine without them may have to say so.
-WITHOUT: Final = "OFFRAMP_WITHOUT_TERRAFORM"
+WITHOUT: Final = "WITHOUT_TERRAFORM"
 
 NO_PROGRAM: Final = (
     ""
@@ -56,7 +56,7 @@ NO_PROVIDER: Final = NO_PROGRAM or (
 def demanded(missing: str, environ: Mapping[str, str]) -> str:
     """What CI fails with where ``missing`` tells of something; empty where it need not fail.
 
-    ``environ``: in which ``CI`` says that this is CI, and ``OFFRAMP_WITHOUT_TERRAFORM=1`` that
+    ``environ``: in which ``CI`` says that this is CI, and ``WITHOUT_TERRAFORM=1`` that
     this machine cannot have it.
     """
     if not missing or not environ.get("CI") or environ.get(WITHOUT) == "1":
