@@ -15,8 +15,9 @@ BIN := .venv/bin
 	$(BIN)/python -m tests.hg.install
 	@touch $@
 
+# To look at the page and go on cloning until Ctrl-C: ARGS=--stay.
 demo: .venv/installed
-	$(BIN)/offramp demo
+	$(BIN)/offramp demo --page build/demo/status.html $(ARGS)
 
 # A test waits for other programs about a third of its time, hence half as many workers again as
 # cores; who looks for work takes it from whom most is left, so what is made once a session is made

@@ -11,7 +11,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -21,9 +22,9 @@ import click
 from cli.errors import Failed, UserError, told_plainly
 
 if TYPE_CHECKING:
-    from cli.demo_clones import Check, Clone
+    from cli.demo_clones import Check, Clone, Cloner
     from cli.demo_page import Page
-    from cli.demo_programs import Programs
+    from cli.demo_programs import Programs, Serving
     from cli.demo_repository import Example
     from cli.demo_wire import Wire
 
@@ -45,31 +46,57 @@ when it is first asked for; Offramp then reads it back from the store once befor
 
 @click.command()
 @click.option("--keep", is_flag=True, help="Leave the directory, and say how to go on by hand.")
+@click.option(
+    "--stay",
+    is_flag=True,
+    help="Go on serving the repository and the status page until Ctrl-C.",
+)
+@click.option(
+    "--page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File that the status page is saved as; by default a temporary one, and with --json none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def command(*, keep: bool, as_json: bool) -> None:
+def command(*, keep: bool, stay: bool, page: Path | None, as_json: bool) -> None:
     """Show the whole way on this machine: an example repository, a server, a CDN, stock git.
 
-    Everything is made in a temporary directory and removed again. Exits with 1 if anything is not
-    as it must be.
+    Everything is made in a temporary directory and removed again, but for what the status page
+    showed: that is saved, and its address is the last line. Exits with 1 if anything is not as it
+    must be.
     """
     _need_git()
     directory = Path(tempfile.mkdtemp(prefix="offramp-demo-"))
+
+    def tell(shown: _Shown) -> None:
+        if as_json:
+            click.echo(json.dumps(shown.values(directory if keep else None), indent=2))
+        else:
+            _draw(shown)
+
     try:
         with told_plainly():
-            shown = asyncio.run(_Demo(directory, quiet=as_json).run())
+            shown = asyncio.run(_Demo(directory, as_json, tell if stay else None).run())
     finally:
         if not keep:
             shutil.rmtree(directory, ignore_errors=True)
-    if as_json:
-        click.echo(json.dumps(shown.values(directory if keep else None), indent=2))
-    else:
-        _draw(shown)
-        if keep:
-            _tell_how_to_go_on(directory, shown.cdn_port)
+    if not stay:
+        tell(shown)
+    if keep and not as_json:
+        _tell_how_to_go_on(directory, shown.cdn_port)
+    _save(shown.page, page, as_json=as_json)
     if not all(check.ok for check in shown.checks):
         if not keep:
             click.echo("offramp: with --keep the servers' logs are left to look at", err=True)
         raise click.exceptions.Exit(Failed.exit_code)
+
+
+def _save(page: Page, file: Path | None, *, as_json: bool) -> None:
+    """Save the page, and say last where it is."""
+    if as_json and file is None:
+        return
+    saved = page.save(file)
+    if not as_json:
+        click.echo(f"\nThe status page as it was then, to open in a browser:\n{saved.as_uri()}")
 
 
 def _need_git() -> None:
@@ -114,10 +141,18 @@ class _Shown:
 
 @dataclass(frozen=True, slots=True)
 class _Demo:
-    """The way, step by step, below ``directory``."""
+    """The way, step by step.
+
+    Attributes:
+        directory: below which all is made.
+        quiet: nothing is said of what is being done.
+        stays: told what was measured while the servers run, which then go on until a signal comes;
+            None: they end when all is measured.
+    """
 
     directory: Path
     quiet: bool
+    stays: Callable[[_Shown], None] | None = None
 
     async def run(self) -> _Shown:
         """Go it.
@@ -139,6 +174,7 @@ class _Demo:
 
     async def _all(self, offramp: Wire, store: Wire) -> _Shown:
         from cli.demo_clones import checks
+        from cli.demo_page import look
         from cli.demo_programs import Programs
         from cli.demo_repository import make_example
 
@@ -150,45 +186,68 @@ class _Demo:
         async with programs.cdn(self.directory / "store", self.directory / "cdn.log") as port:
             store.upstream = port
             self._say("Cloning it inline, through `offramp serve` ...")
-            inline, _ = await self._cloned(programs, "inline", offramp, store, redirected=False)
+            async with self._server(programs, "inline", offramp, store) as server:
+                cloner = self._cloner(programs, offramp, store, server)
+                inline = await _cloned(cloner, redirected=False)
             self._say("Making bundles of it, with `offramp index` ...")
             config = self._config("offramp", store.url)
             said = json.loads(await programs.offramp("index", "--json", "--config", config))
             self._say("Cloning it again, by clients that accept locations ...")
-            redirected, page = await self._cloned(
-                programs, "offramp", offramp, store, redirected=True
-            )
-        clones = (*inline, *redirected)
-        return _Shown(
-            example,
-            said["repositories"][0]["results"],
-            clones,
-            checks(clones, example.objects),
-            store.port,
-            page,
-        )
+            async with self._server(programs, "offramp", offramp, store) as server:
+                cloner = self._cloner(programs, offramp, store, server)
+                redirected = await _cloned(cloner, redirected=True)
+                clones = (*inline, *redirected)
+                shown = _Shown(
+                    example,
+                    said["repositories"][0]["results"],
+                    clones,
+                    checks(clones, example.objects),
+                    store.port,
+                    await look(server.port),
+                )
+                if self.stays is not None:
+                    self.stays(shown)
+                    await self._stay(shown.page, server)
+        return shown
 
-    async def _cloned(
-        self, programs: Programs, data: str, offramp: Wire, store: Wire, *, redirected: bool
-    ) -> tuple[list[Clone], Page]:
-        """Every shape twice, through a server whose cache in ``data`` is empty at first.
-
-        What the server's status page shows then is returned, too.
-        """
-        from cli.demo_clones import Cloner
-        from cli.demo_page import look
-
+    @asynccontextmanager
+    async def _server(
+        self, programs: Programs, data: str, offramp: Wire, store: Wire
+    ) -> AsyncIterator[Serving]:
+        """A server whose cache in ``data`` is empty at first, behind the relay ``offramp``."""
         config = self._config(data, store.url)
-        log = self.directory / f"{data}.log"
-        async with programs.serving(config, log) as (pid, port):
-            offramp.upstream = port
-            cloner = Cloner(programs, self.directory / "clones", offramp, store, pid)
-            clones = [
-                await cloner.clone(_NAME, depth, redirected=redirected, warm=warm)
-                for depth in _DEPTHS
-                for warm in (False, True)
-            ]
-            return clones, await look(port)
+        async with programs.serving(config, self.directory / f"{data}.log") as server:
+            offramp.upstream = server.port
+            yield server
+
+    def _cloner(self, programs: Programs, offramp: Wire, store: Wire, server: Serving) -> Cloner:
+        from cli.demo_clones import Cloner
+
+        return Cloner(programs, self.directory / "clones", offramp, store, server.pid)
+
+    async def _stay(self, page: Page, server: Serving) -> None:
+        """Let people look until they press Ctrl-C, or SIGTERM comes.
+
+        Raises:
+            Failed: the server ended by itself.
+        """
+        told = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, told.set)
+        self._say(
+            f"""
+All of it goes on until Ctrl-C. The status page:
+  {page.url}
+A clone that it counts:
+  git -c fetch.uriProtocols=http clone http://127.0.0.1:{server.port}/{_NAME}"""
+        )
+        waits = asyncio.create_task(told.wait())
+        await asyncio.wait({waits, server.ended}, return_when=asyncio.FIRST_COMPLETED)
+        waits.cancel()
+        if not told.is_set():
+            said = (self.directory / "offramp.log").read_text(errors="replace").strip()
+            raise Failed(f"offramp serve ended by itself: {said or 'it said nothing'}")
 
     def _config(self, data: str, cdn: str) -> Path:
         """The settings of a server with a data directory of its own."""
@@ -224,6 +283,15 @@ max_wait = "60s"  # a busy machine must not make another thing of this
             click.echo(what, err=True)
 
 
+async def _cloned(cloner: Cloner, *, redirected: bool) -> list[Clone]:
+    """Every shape twice."""
+    return [
+        await cloner.clone(_NAME, depth, redirected=redirected, warm=warm)
+        for depth in _DEPTHS
+        for warm in (False, True)
+    ]
+
+
 # --- what is drawn ---------------------------------------------------------------------------
 
 
@@ -257,14 +325,14 @@ def _draw_page(page: Page) -> None:
     targets = ", ".join(f"{name} {state}" for name, state in page.targets.items())
     click.echo(
         f"""
-The status page of the last server was at {page.url} while it ran. It showed
+The status page of the last server showed
   offloaded   {share} of the bytes of content: {size(page.redirected)} elsewhere, \
 {size(page.inline)} from Offramp
   work saved  {page.answers - page.runs} of {page.answers} runs of git, about \
 {duration(page.saved_cpu)} of CPU; the others took {duration(page.cpu)}
   bundles     {page.bundles}
   targets     {targets}
-Every `offramp serve` has it, at /-/ of its address."""
+Every `offramp serve` has it, at /-/ of its address; with --stay, so has this one, until Ctrl-C."""
     )
 
 

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import re
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Final
 
-from cli.errors import Failed
+from cli.errors import Failed, UserError
 
 # The page waits itself for the store, for two seconds.
 _SECONDS: Final = 30.0
+
+# Of the page's links, those that ask the server, which is gone when a file is looked at.
+_ASKS: Final = re.compile(rb' href="/[^"]*"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +35,7 @@ class Page:
         cpu, saved_cpu: seconds of a processor that these took, and that were saved.
         bundles: how many are published.
         targets: the state of each, by name.
-        html: bytes of the page itself.
+        html: the page itself.
     """
 
     url: str
@@ -41,12 +48,38 @@ class Page:
     saved_cpu: float
     bundles: int
     targets: Mapping[str, str]
-    html: int
+    html: bytes
 
     @property
     def values(self) -> dict[str, object]:
-        """For a document."""
-        return asdict(self)
+        """For a document; of the page itself, how many bytes it has."""
+        return {**asdict(self), "html": len(self.html)}
+
+    def save(self, file: Path | None) -> Path:
+        """Write the page, which loads nothing else, without the links that ask its server.
+
+        Args:
+            file: where; None: a new temporary file.
+
+        Returns:
+            The absolute path of the file.
+
+        Raises:
+            UserError: it cannot be written there.
+        """
+        try:
+            if file is None:
+                descriptor, name = tempfile.mkstemp(prefix="offramp-demo-", suffix=".html")
+                os.close(descriptor)
+                file = Path(name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(_ASKS.sub(b"", self.html))
+        except OSError as error:
+            raise UserError(
+                f"the page cannot be saved as {error.filename or file}: {error.strerror}; name"
+                " another file with --page"
+            ) from None
+        return file.absolute()
 
 
 async def look(port: int) -> Page:
@@ -73,7 +106,7 @@ async def look(port: int) -> Page:
             saved_cpu=saved["saved_cpu"],
             bundles=sum(len(each["bundles"]) for each in shelf["repositories"]),
             targets={each["name"]: each["state"] for each in status["targets"]},
-            html=len(html),
+            html=html,
         )
     except (OSError, ValueError, KeyError, StopIteration) as error:
         raise Failed(f"the status page at {base}: {error!r}") from error

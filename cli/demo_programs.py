@@ -39,6 +39,21 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class Serving:
+    """A server that runs.
+
+    Attributes:
+        pid: its process id.
+        port: at which it listens, at 127.0.0.1.
+        ended: done when it has ended.
+    """
+
+    pid: int
+    port: int
+    ended: asyncio.Task[bytes]
+
+
+@dataclass(frozen=True, slots=True)
 class Programs:
     """Runs git and Offramp.
 
@@ -61,19 +76,19 @@ class Programs:
         return await self._run((*_OFFRAMP, *map(str, args)), b"", told=f"offramp {args[0]}")
 
     @asynccontextmanager
-    async def serving(self, config: Path, log: Path) -> AsyncIterator[tuple[int, int]]:
-        """``offramp serve``, for the time of a block: its process id and its port."""
+    async def serving(self, config: Path, log: Path) -> AsyncIterator[Serving]:
+        """``offramp serve``, for the time of a block."""
         command = (*_OFFRAMP, "serve", "--config", str(config))
-        async with self._started(command, log) as (pid, line):
+        async with self._started(command, log) as (pid, line, ended):
             match = re.search(r":(\d+)/$", line)
             if match is None:
                 raise Failed(f"offramp serve: an unexpected first line: {line}")
-            yield pid, int(match[1])
+            yield Serving(pid, int(match[1]), ended)
 
     @asynccontextmanager
     async def cdn(self, store: Path, log: Path) -> AsyncIterator[int]:
         """The static server over ``store``, for the time of a block: its port."""
-        async with self._started((*_CDN, str(store)), log) as (_, line):
+        async with self._started((*_CDN, str(store)), log) as (_, line, _):
             yield int(line)
 
     async def _run(self, command: tuple[str, ...], stdin: bytes, told: str = "") -> str:
@@ -100,8 +115,10 @@ class Programs:
         return stdout.decode(errors="replace")
 
     @asynccontextmanager
-    async def _started(self, command: tuple[str, ...], log: Path) -> AsyncIterator[tuple[int, str]]:
-        """A server, when it has printed its first line."""
+    async def _started(
+        self, command: tuple[str, ...], log: Path
+    ) -> AsyncIterator[tuple[int, str, asyncio.Task[bytes]]]:
+        """A server, when it has printed its first line, and what is done when it has ended."""
         with log.open("ab") as stderr:
             process = await asyncio.create_subprocess_exec(
                 *command,
@@ -124,7 +141,7 @@ class Programs:
                 said = log.read_text(errors="replace").strip()
                 raise Failed(f"{command[-1]}: the server did not start: {said or 'no word'}")
             rest = asyncio.create_task(process.stdout.read())  # or it might block on a full pipe
-            yield process.pid, line
+            yield process.pid, line, rest
         finally:
             await _ended(process)
             if rest is not None:

@@ -68,7 +68,8 @@ class RegionSettings(Section):
     proxies: tuple[Network, ...] = Field(
         (),
         description="Addresses and networks of the proxies in front whose `X-Forwarded-For` is"
-        " believed. Without them a client's address is that of its connection.",
+        " believed. Without them a client's address is that of its connection. They must hold no"
+        " client: it could name any other address as its own.",
     )
     networks: dict[Region, tuple[Network, ...]] = Field(
         {},

@@ -9,8 +9,11 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import dropwhile
 from pathlib import Path
 
 import pytest
@@ -19,12 +22,14 @@ from click.testing import CliRunner
 from cli import demo
 from cli.demo_clones import HEADS, Check, Clone, checks
 from cli.demo_page import Page
-from cli.demo_programs import Programs, cpu_seconds, environment
+from cli.demo_programs import Programs, Serving, cpu_seconds, environment
 from cli.demo_repository import Example, history
 from cli.demo_wire import Wire, wire
-from cli.errors import Failed
+from cli.errors import Failed, UserError
 
 Offramp = Callable[..., subprocess.CompletedProcess[str]]
+
+CODE = "from cli.main import main; main()"
 
 
 @pytest.fixture
@@ -33,6 +38,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory = tmp_path / "temporary"
     directory.mkdir()
     monkeypatch.setenv("TMPDIR", str(directory))
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))  # what this process has looked up
     return directory
 
 
@@ -80,14 +86,69 @@ def test_demo_keeps_its_promises(offramp: Offramp, temporary: Path) -> None:
 
 
 def test_kept_directory_works_on(offramp: Offramp, temporary: Path) -> None:
-    """What `--keep` leaves can be served and looked at by the printed lines."""
+    """What `--keep` leaves can be served and looked at by the printed lines; so can the page."""
     finished = offramp("demo", "--keep")
     assert finished.returncode == 0, finished.stderr + finished.stdout
-    (kept,) = temporary.iterdir()
+    (kept,) = (path for path in temporary.iterdir() if path.is_dir())
     assert str(kept) in finished.stdout
+    (saved,) = temporary.glob("offramp-demo-*.html")
+    assert finished.stdout.splitlines()[-1] == saved.as_uri()
+    shows_all(saved)
     assert processes_of(temporary) == []
     bundles = json.loads(offramp("bundles", "--json", "--config", f"{kept}/offramp.toml").stdout)
     assert [bundle["targets"] for bundle in bundles["bundles"]] == [["cdn"], ["cdn"]]
+
+
+def shows_all(saved: Path) -> None:
+    """Assert that a saved page shows what clones were sent elsewhere, and asks no server."""
+    text = saved.read_text()
+    assert "clients were sent to targets for 99.9\N{NARROW NO-BREAK SPACE}% of" in text
+    assert 'href="#main"' in text
+    assert 'href="/' not in text
+    assert 'src="/' not in text
+
+
+def test_what_stays_can_be_looked_at(temporary: Path, tmp_path: Path) -> None:
+    """With `--stay` the page and the repository are served until Ctrl-C, which ends it well."""
+    saved = tmp_path / "new folder/page.html"
+    # As below: tests that run in the background must not pass on that Ctrl-C is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    process = subprocess.Popen(
+        (sys.executable, "-c", CODE, "demo", "--stay", "--page", str(saved)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    signal.signal(signal.SIGINT, before)
+    assert process.stderr is not None
+    said = dropwhile(lambda line: "until Ctrl-C" not in line, process.stderr)
+    _, url, _, clones = (next(said).strip() for _ in range(4))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(url) as answer:
+        assert b"clients were sent to targets for" in answer.read()
+    subprocess.run([*clones.split(), tmp_path / "clone"], check=True, env=environment(tmp_path))
+    process.send_signal(signal.SIGINT)
+    shown, rest = process.communicate()
+    assert (process.returncode, rest) == (0, "")
+    assert shown.splitlines()[-1] == saved.as_uri()
+    shows_all(saved)
+    assert list(temporary.iterdir()) == []
+    assert processes_of(temporary) == []
+
+
+async def test_a_server_that_ends_is_not_stayed_for(tmp_path: Path) -> None:
+    """A server that ends by itself ends the demo, with what it said."""
+    (tmp_path / "offramp.log").write_text("the disk is gone\n")
+    ended = asyncio.create_task(asyncio.sleep(0, b""))
+    with pytest.raises(Failed, match="ended by itself: the disk is gone"):
+        await demo._Demo(tmp_path, quiet=True)._stay(page(), Serving(1, 1, ended))
+
+
+def test_a_page_that_cannot_be_saved_is_told(tmp_path: Path) -> None:
+    """A place where nothing can be written is one line, and which option to use."""
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file: (File exists|Not a directory); name another file"):
+        page().save(tmp_path / "file" / "page.html")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -96,7 +157,7 @@ def test_interrupted_demo_leaves_nothing(temporary: Path, number: int) -> None:
     # A shell has its background jobs ignore Ctrl-C: tests that run in one must not pass that on.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
-        [sys.executable, "-c", "from cli.main import main; main()", "demo"],
+        (sys.executable, "-c", CODE, "demo"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -126,12 +187,13 @@ def test_failed_check_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, temporary:
     result = CliRunner().invoke(demo.command, [])
     assert result.exit_code == 1
     assert "FAIL  all is well" in result.output
-    assert list(temporary.iterdir()) == []
+    (saved,) = temporary.iterdir()
+    assert saved.read_text() == "<p>Nothing</p>"
 
 
 def page() -> Page:
     """What some status page shows."""
-    return Page("http://127.0.0.1:1/-/", None, 0, 0, 0, 0, 0.0, 0.0, 0, {}, 0)
+    return Page("http://127.0.0.1:1/-/", None, 0, 0, 0, 0, 0.0, 0.0, 0, {}, b"<p>Nothing</p>")
 
 
 def demo_example(directory: Path) -> Example:

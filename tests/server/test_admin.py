@@ -26,6 +26,7 @@ from tests.conftest import Serve
 from tests.server.asking import ask
 
 ADMIN = ("/-/metrics",)
+OPERATORS = ("/-/", "/-/metrics", "/-/%6Detrics", "/%2D/metrics", "/-/api/decisions")
 EVERYBODY = ("/-/livez", "/-/readyz")
 AUTH = {"auth": "token", "tokens": [{"sha256": "0" * 64, "repositories": ["*"]}]}
 
@@ -94,6 +95,18 @@ async def test_operators_are_who_is_named(serve: Serve, tmp_path: Path) -> None:
         assert await asking("/-/metrics") == 403
     async with private(serve, tmp_path, f"unix:{tmp_path}/s", access=access) as asking:
         assert await asking("/-/metrics") == 200
+
+
+@pytest.mark.parametrize("path", OPERATORS)
+async def test_an_operator_finds_nothing_where_clients_ask(
+    serve: Serve, tmp_path: Path, path: str
+) -> None:
+    """However it is written: a load balancer that is listed would hand it to everybody."""
+    (tmp_path / "root").mkdir()
+    access = {"operators": ["127.0.0.1"]}
+    async with private(serve, tmp_path / "root", "127.0.0.1:0", access=access) as asking:
+        assert await asking(path) == 200
+        assert await asking(path, admin=False) == 404
 
 
 # --- its socket ----------------------------------------------------------------------------------

@@ -1,13 +1,14 @@
 # Law of this file: nothing is made, not even in a look-alike of AWS, unless it is asked for by
-# `-m apply`.
+# `-m apply`. Nothing is left out on CI because terraform is not there.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from tests.terraform.program import Terraform
+from tests.terraform.program import NO_PROGRAM, NO_PROVIDER, Terraform, demanded
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -21,8 +22,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def terraform(tmp_path: Path) -> Terraform:
-    """A copy of ``terraform/`` of the test's own."""
+def terraform(request: pytest.FixtureRequest, tmp_path: Path) -> Terraform:
+    """A copy of ``terraform/`` of the test's own.
+
+    A test marked ``provider`` needs that of AWS, too. Where what a test needs is not there it is
+    skipped, and on CI it fails.
+    """
+    missing = NO_PROVIDER if request.node.get_closest_marker("provider") else NO_PROGRAM
+    if wrong := demanded(missing, os.environ):
+        pytest.fail(wrong)
+    if missing:
+        pytest.skip(missing)
     home = tmp_path / "terraform-home"
     home.mkdir()
     return Terraform.copied(home)

@@ -12,7 +12,7 @@ from typing import Final
 import pytest
 
 from tests.ministack import running
-from tests.terraform.program import NO_PROVIDER, Terraform
+from tests.terraform.program import Terraform
 
 PLACE: Final = "examples/store-only"
 SERVICES: Final = ("s3", "cloudfront", "iam", "sts")
@@ -22,7 +22,7 @@ KEYS: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
 pytestmark = [
     pytest.mark.apply,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(bool(NO_PROVIDER), reason=NO_PROVIDER),
+    pytest.mark.provider,
 ]
 
 

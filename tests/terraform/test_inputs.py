@@ -48,8 +48,12 @@ def test_the_provider_has_a_least_version(place: Path) -> None:
 
 
 def test_a_task_is_not_killed_before_it_ends() -> None:
-    """ECS waits longer than a server takes to stop."""
+    """ECS waits longer than a server takes to stop, and the default is the server's."""
     text = (TERRAFORM / "modules/index-service/service.tf").read_text()
-    found = re.search(r"stop_seconds = (\d+)", text)
+    found = re.search(r"stop_timeout = var\.stop_seconds \+ (\d+)", text)
     assert found is not None
-    assert int(found[1]) > LimitSettings().stop_time + CLOSE_SECONDS
+    assert int(found[1]) > CLOSE_SECONDS
+    text = (TERRAFORM / "modules/index-service/variables.tf").read_text()
+    found = re.search(r'variable "stop_seconds" \{\n.*\n\s+default\s+= (\d+)\n', text)
+    assert found is not None
+    assert int(found[1]) == LimitSettings().stop_time

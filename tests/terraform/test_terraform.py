@@ -11,23 +11,20 @@ from typing import Any, Final
 
 import pytest
 
-from tests.terraform.program import NO_PROGRAM, NO_PROVIDER, TERRAFORM, Terraform
+from tests.terraform.program import TERRAFORM, Terraform
 
 PAGE: Final = TERRAFORM.parent / "docs/deploy-aws.md"
 
 CODE: Final = "from cli.main import main; main()"
 
-needs_provider = pytest.mark.skipif(bool(NO_PROVIDER), reason=NO_PROVIDER)
 
-
-@pytest.mark.skipif(bool(NO_PROGRAM), reason=NO_PROGRAM)
 def test_it_is_formatted(terraform: Terraform) -> None:
     """``terraform fmt`` would change nothing."""
     done = terraform.run(".", "fmt", "-check", "-recursive", "-diff")
     assert (done.returncode, done.stdout) == (0, "")
 
 
-@needs_provider
+@pytest.mark.provider
 @pytest.mark.parametrize("module", ["bundle-store", "index-service"])
 def test_the_tests_of_a_module(terraform: Terraform, module: str) -> None:
     """What its own tests promise is so, with a provider that makes nothing."""
@@ -36,7 +33,7 @@ def test_the_tests_of_a_module(terraform: Terraform, module: str) -> None:
     terraform.tested(place)
 
 
-@needs_provider
+@pytest.mark.provider
 @pytest.mark.parametrize("example", ["store-only", "complete"])
 def test_an_example(terraform: Terraform, tmp_path: Path, example: str) -> None:
     """It is valid, and the settings that come out are good ones, and those that are documented."""

@@ -40,6 +40,9 @@ module "service" {
   certificate_arn    = var.certificate_arn
   image              = var.image
 
+  # A forge at another port is let through, too.
+  egress_ports = distinct([443, tonumber(try(regex("^https://[^/]+:([0-9]+)", var.forge_url)[0], "443"))])
+
   store_toml         = module.store.settings_toml
   store_policy       = module.store.access_policy
   url_key_secret_arn = var.url_key_secret_arn

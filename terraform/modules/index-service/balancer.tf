@@ -53,15 +53,35 @@ resource "aws_lb_listener" "https" {
   }
 }
 
-# The figures name every repository.
-resource "aws_lb_listener_rule" "metrics" {
+# What is not for clients is not at this port of a task at all (admin.listen). Should that ever be
+# undone, they do not come through here: of what is Offramp's own, this is what they need, however
+# the rest is written.
+resource "aws_lb_listener_rule" "clients" {
   listener_arn = aws_lb_listener.https.arn
   priority     = 1
   tags         = var.tags
 
   condition {
     path_pattern {
-      values = ["/-/metrics"]
+      values = ["/-/blobs/*", "/-/bundles/*", "/-/here/*", "/-/livez", "/-/readyz"]
+    }
+  }
+
+  action {
+    type             = "forward"
+    target_group_arn = aws_lb_target_group.this.arn
+  }
+}
+
+resource "aws_lb_listener_rule" "operators" {
+  listener_arn = aws_lb_listener.https.arn
+  priority     = 2
+  tags         = var.tags
+
+  condition {
+    path_pattern {
+      # A server decodes what it is asked for, a load balancer does not.
+      values = ["/-/*", "/%2D/*", "/%2d/*"]
     }
   }
 

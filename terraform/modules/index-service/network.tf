@@ -1,5 +1,6 @@
-# Law of this file: clients reach the load balancer, the load balancer reaches tasks, tasks reach
-# what they need; nobody else reaches anybody.
+# Law of this file: clients reach the load balancer, the load balancer reaches tasks where they serve
+# clients, operators reach them where they serve operators, tasks reach what they need; nobody else
+# reaches anybody.
 
 resource "aws_security_group" "balancer" {
   name_prefix = "${var.name}-balancer-"
@@ -56,20 +57,22 @@ resource "aws_vpc_security_group_ingress_rule" "metrics" {
   for_each = toset(var.metrics_cidrs)
 
   security_group_id = aws_security_group.tasks.id
-  description       = "Prometheus"
+  description       = "Prometheus and operators"
   cidr_ipv4         = each.value
   ip_protocol       = "tcp"
-  from_port         = local.port
-  to_port           = local.port
+  from_port         = local.admin
+  to_port           = local.admin
 }
 
-resource "aws_vpc_security_group_egress_rule" "https" {
+resource "aws_vpc_security_group_egress_rule" "out" {
+  for_each = toset([for port in var.egress_ports : tostring(port)])
+
   security_group_id = aws_security_group.tasks.id
   description       = "S3, the CDN, upstreams, AWS"
   cidr_ipv4         = "0.0.0.0/0"
   ip_protocol       = "tcp"
-  from_port         = 443
-  to_port           = 443
+  from_port         = each.value
+  to_port           = each.value
 }
 
 # --- file systems --------------------------------------------------------------------------

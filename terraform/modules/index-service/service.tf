@@ -2,8 +2,19 @@
 # time to end what it has begun.
 
 locals {
-  # Offramp ends by itself within 38 seconds (server/serving.py), and is killed after these.
-  stop_seconds = 45
+  # Offramp ends by itself within 8 seconds after limits.stop_time (server/serving.py), and is killed
+  # after these.
+  stop_timeout = var.stop_seconds + 15
+
+  # Memory in MiB that goes with so much cpu: the least, the most, and in steps of what.
+  fargate = {
+    512   = { least = 1024, most = 4096, step = 1024 }
+    1024  = { least = 2048, most = 8192, step = 1024 }
+    2048  = { least = 4096, most = 16384, step = 1024 }
+    4096  = { least = 8192, most = 30720, step = 1024 }
+    8192  = { least = 16384, most = 61440, step = 4096 }
+    16384 = { least = 32768, most = 122880, step = 8192 }
+  }
 
   log = {
     logDriver = "awslogs"
@@ -56,14 +67,15 @@ locals {
       name         = "offramp"
       essential    = true
       command      = ["serve"]
-      stopTimeout  = local.stop_seconds
+      stopTimeout  = local.stop_timeout
       dependsOn    = [{ containerName = "files", condition = "SUCCESS" }]
-      portMappings = [{ containerPort = local.port, hostPort = local.port, protocol = "tcp" }]
+      portMappings = [for port in [local.port, local.admin] : { containerPort = port, hostPort = port, protocol = "tcp" }]
       environment = concat(
         [
           { name = "OFFRAMP_CONFIG", value = "${local.runtime}/offramp.toml" },
           { name = "OFFRAMP_DATA", value = local.data },
           { name = "OFFRAMP_LISTEN", value = "0.0.0.0:${local.port}" },
+          { name = "OFFRAMP_LIMITS__STOP_TIME", value = "${var.stop_seconds}s" },
         ],
         [for name, value in var.environment : { name = name, value = value }],
       )

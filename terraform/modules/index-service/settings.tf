@@ -2,6 +2,7 @@
 
 locals {
   port    = 8417
+  admin   = 9417  # which the load balancer does not reach
   user    = 10001 # as in the Dockerfile
   data    = "/data"
   runtime = "/run/offramp"
@@ -13,8 +14,9 @@ locals {
     listen     = "0.0.0.0:${local.port}"
     public_url = "https://${var.domain}"
     workers    = var.workers
+    admin      = "0.0.0.0:${local.admin}"
     store      = trimspace(var.store_toml)
-    proxies    = [data.aws_vpc.this.cidr_block]
+    proxies    = distinct(data.aws_subnet.public[*].cidr_block)
     answers    = "${floor(var.storage_gib / 2)}GiB"
     mirrors    = "${floor(var.storage_gib / 3)}GiB"
     settings   = trimspace(var.settings)
@@ -31,6 +33,10 @@ locals {
 
 data "aws_region" "current" {}
 
-data "aws_vpc" "this" {
-  id = var.vpc_id
+# Where the load balancer is, and no client: whoever is among the proxies may say for whom it asks.
+# By number, not by id: the id of a subnet that is made in the same run is not known before.
+data "aws_subnet" "public" {
+  count = length(var.public_subnet_ids)
+
+  id = var.public_subnet_ids[count.index]
 }

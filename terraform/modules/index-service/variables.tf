@@ -26,7 +26,7 @@ variable "vpc_id" {
 
 variable "public_subnet_ids" {
   type        = list(string)
-  description = "Subnets of the load balancer, in two availability zones at least."
+  description = "Subnets of the load balancer, in two availability zones at least. Addresses in them are those of proxies, which are believed when they say for whom they ask: have no machine in them that is a client of the service."
 
   validation {
     condition     = length(distinct(var.public_subnet_ids)) >= 2 && alltrue([for id in var.public_subnet_ids : startswith(id, "subnet-")])
@@ -63,7 +63,7 @@ variable "client_cidrs" {
 variable "metrics_cidrs" {
   type        = list(string)
   default     = []
-  description = "Networks from which tasks can be reached directly, past the load balancer, which hands nobody /-/metrics. Where something private is served, list them in access.operators as well."
+  description = "Networks of Prometheus and of operators. They reach the tasks at port 9417, past the load balancer: /-/metrics, the status page, and /-/api/. Whoever is in them sees the names of all repositories, and who asks for what."
 
   validation {
     condition     = alltrue([for cidr in var.metrics_cidrs : can(cidrhost(cidr, 0)) && !strcontains(cidr, ":")])
@@ -131,7 +131,7 @@ variable "cpu" {
   description = "Processor of a task, in 1024ths of one."
 
   validation {
-    condition     = contains([512, 1024, 2048, 4096, 8192, 16384], var.cpu)
+    condition     = contains(keys(local.fargate), tostring(var.cpu))
     error_message = "Fargate has 512, 1024, 2048, 4096, 8192 and 16384."
   }
 }
@@ -142,8 +142,15 @@ variable "memory" {
   description = "Memory of a task in MiB. git packs large repositories in memory."
 
   validation {
-    condition     = var.memory >= 2 * var.cpu && var.memory <= 8 * var.cpu && var.memory % 1024 == 0
-    error_message = "Fargate has from 2 to 8 MiB for each unit of cpu, in whole GiB: 4096 to 16384 for cpu = 2048."
+    # Of a cpu that there is not, its own validation tells.
+    condition = alltrue([
+      for size in try([local.fargate[var.cpu]], []) :
+      var.memory >= size.least && var.memory <= size.most && var.memory % size.step == 0
+    ])
+    error_message = try(
+      format("With cpu = %d Fargate has from %d to %d MiB, in steps of %d.", var.cpu, local.fargate[var.cpu].least, local.fargate[var.cpu].most, local.fargate[var.cpu].step),
+      "There is no such cpu.",
+    )
   }
 }
 
@@ -218,8 +225,13 @@ variable "settings" {
   description = "More of offramp.toml: tables such as [[upstreams]], [access] and [index]. No passwords: give those in files."
 
   validation {
-    condition     = length(regexall("(?m)^\\s*\\[+\\s*(store|targets|cache|mirrors|regions|log)\\b", var.settings)) == 0
-    error_message = "The tables store, targets, cache, mirrors, regions and log are written by this module. What it does not set of them can be set by environment, such as OFFRAMP_LOG__LEVEL."
+    condition     = length(regexall("(?m)^\\s*\\[+\\s*(admin|store|targets|cache|mirrors|regions|log)\\b", var.settings)) == 0
+    error_message = "The tables admin, store, targets, cache, mirrors, regions and log are written by this module. What it does not set of them can be set by environment, such as OFFRAMP_LOG__LEVEL."
+  }
+
+  validation {
+    condition     = length(regexall("(?m)^\\s*\"?stop_(time|delay)\"?\\s*=", var.settings)) == 0
+    error_message = "A task is killed some time after it was told to stop, so this module must know how long it takes: write stop_seconds in place of limits.stop_time, and drain_seconds in place of limits.stop_delay."
   }
 
   validation {
@@ -234,8 +246,11 @@ variable "environment" {
   description = "Settings as OFFRAMP_* variables, which win over the file."
 
   validation {
-    condition     = alltrue([for name in keys(var.environment) : startswith(name, "OFFRAMP_") && !contains(["OFFRAMP_CONFIG", "OFFRAMP_DATA", "OFFRAMP_LISTEN"], name)])
-    error_message = "Write variables of Offramp, OFFRAMP_..., but not OFFRAMP_CONFIG, OFFRAMP_DATA or OFFRAMP_LISTEN, which this module sets."
+    condition = alltrue([
+      for name in keys(var.environment) :
+      startswith(name, "OFFRAMP_") && !can(regex("(?i)^OFFRAMP_(CONFIG|DATA|LISTEN|ADMIN(__.*)?|LIMITS(__STOP_.*)?)$", name))
+    ])
+    error_message = "Write variables of Offramp, OFFRAMP_..., but none of what this module sets: OFFRAMP_CONFIG, OFFRAMP_DATA, OFFRAMP_LISTEN, OFFRAMP_ADMIN..., nor OFFRAMP_LIMITS, OFFRAMP_LIMITS__STOP_TIME and OFFRAMP_LIMITS__STOP_DELAY, for which there are stop_seconds and drain_seconds."
   }
 }
 
@@ -280,6 +295,27 @@ variable "secrets_kms_key_arn" {
   validation {
     condition     = var.secrets_kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/.+$", var.secrets_kms_key_arn))
     error_message = "Write the ARN of a key, arn:aws:kms:REGION:ACCOUNT:key/ID."
+  }
+}
+
+variable "egress_ports" {
+  type        = list(number)
+  default     = [443]
+  description = "Ports at which tasks may reach others: 443 for AWS, and those of upstreams, stores, targets and collectors of traces that are elsewhere."
+
+  validation {
+    condition     = contains(var.egress_ports, 443) && alltrue([for port in var.egress_ports : port >= 1 && port <= 65535 && floor(port) == port])
+    error_message = "Write ports, 443 among them: without it no task could reach AWS."
+  }
+
+  validation {
+    condition = alltrue([
+      for port in concat(
+        flatten(regexall("(?m)^[^#\n]*\"https?://[^/\"]*:([0-9]+)[/\"]", "${var.store_toml}\n${var.settings}")),
+        [for url in regexall("(?m)^[^#\n]*\"http://[^/:\"]+[/\"]", "${var.store_toml}\n${var.settings}") : "80"],
+      ) : contains(var.egress_ports, tonumber(port))
+    ])
+    error_message = "A URL in settings or store_toml has a port that tasks could not reach; write it in egress_ports, beside 443 (80 for http:// without a port)."
   }
 }
 
@@ -328,6 +364,17 @@ variable "drain_seconds" {
   validation {
     condition     = var.drain_seconds >= 0 && var.drain_seconds <= 3600
     error_message = "Write 0 to 3600 seconds."
+  }
+}
+
+variable "stop_seconds" {
+  type        = number
+  default     = 30
+  description = "Seconds for which answers may go on that a task is still sending when it is told to stop (limits.stop_time)."
+
+  validation {
+    condition     = var.stop_seconds >= 0 && var.stop_seconds <= 105 && floor(var.stop_seconds) == var.stop_seconds
+    error_message = "Write 0 to 105 seconds: Fargate kills a task 120 after it was told to stop. What takes longer is for drain_seconds."
   }
 }
 

@@ -1,10 +1,6 @@
 # Law of this file: the settings that come out, for tests/terraform, which hands them to Offramp.
 
 mock_provider "aws" {
-  mock_data "aws_vpc" {
-    defaults = { cidr_block = "10.0.0.0/16" }
-  }
-
   mock_data "aws_region" {
     defaults = { name = "eu-central-1" }
   }
@@ -39,6 +35,16 @@ mock_provider "aws" {
   mock_resource "aws_ecs_task_definition" {
     defaults = { arn = "arn:aws:ecs:eu-central-1:111122223333:task-definition/offramp:1" }
   }
+}
+
+override_data {
+  target = module.service.data.aws_subnet.public[0]
+  values = { cidr_block = "10.0.0.0/24" }
+}
+
+override_data {
+  target = module.service.data.aws_subnet.public[1]
+  values = { cidr_block = "10.0.1.0/24" }
 }
 
 override_resource {

@@ -1,8 +1,14 @@
 # Law of this file: what is said of the service holds in what Terraform would make of it.
 
 mock_provider "aws" {
-  mock_data "aws_vpc" {
-    defaults = { cidr_block = "10.0.0.0/16" }
+  override_data {
+    target = data.aws_subnet.public[0]
+    values = { cidr_block = "10.0.0.0/24" }
+  }
+
+  override_data {
+    target = data.aws_subnet.public[1]
+    values = { cidr_block = "10.0.1.0/24" }
   }
 
   mock_data "aws_region" {
@@ -120,15 +126,60 @@ run "what_has_begun_is_ended" {
   }
 
   assert {
+    condition     = contains(jsondecode(aws_ecs_task_definition.this.container_definitions)[1].environment, { name = "OFFRAMP_LIMITS__STOP_TIME", value = "30s" })
+    error_message = "A task takes another time to stop than Fargate is told."
+  }
+
+  assert {
     condition     = aws_lb_target_group.this.health_check[0].path == "/-/readyz"
     error_message = "A task without repositories is asked for them."
   }
 }
 
-run "nobody_reads_the_figures_through_the_load_balancer" {
+run "what_takes_longer_to_stop_is_killed_later" {
+  command = plan
+
+  variables {
+    stop_seconds = 105
+  }
+
   assert {
-    condition     = one(one(aws_lb_listener_rule.metrics.condition[*]).path_pattern[*].values) == toset(["/-/metrics"]) && aws_lb_listener_rule.metrics.action[0].type == "fixed-response"
-    error_message = "The figures are handed out."
+    condition     = local.stop_timeout == 120
+    error_message = "A task is killed before it has stopped, or Fargate refuses it."
+  }
+}
+
+run "nothing_for_operators_is_where_clients_ask" {
+  assert {
+    condition     = strcontains(output.settings_toml, "\n[admin]\nlisten = \"0.0.0.0:9417\"\n")
+    error_message = "The port for clients has the figures and the decisions."
+  }
+
+  assert {
+    condition = alltrue([
+      for rule in [aws_vpc_security_group_egress_rule.to_tasks, aws_vpc_security_group_ingress_rule.from_balancer] :
+      rule.from_port == 8417 && rule.to_port == 8417
+    ])
+    error_message = "The load balancer reaches what is for operators."
+  }
+}
+
+run "nobody_asks_for_it_through_the_load_balancer" {
+  assert {
+    condition     = aws_lb_listener_rule.operators.action[0].type == "fixed-response" && aws_lb_listener_rule.clients.priority < aws_lb_listener_rule.operators.priority
+    error_message = "It is handed on."
+  }
+
+  assert {
+    condition     = contains(one(one(aws_lb_listener_rule.operators.condition[*]).path_pattern[*].values), "/-/*")
+    error_message = "Some of it is handed on."
+  }
+}
+
+run "clients_do_not_say_who_they_are" {
+  assert {
+    condition     = strcontains(output.settings_toml, "\nproxies = [\"10.0.0.0/24\",\"10.0.1.0/24\"]\n")
+    error_message = "Others than the load balancer are believed when they say for whom they ask."
   }
 }
 
@@ -136,6 +187,45 @@ run "clients_of_the_named_networks_reach_the_load_balancer" {
   assert {
     condition     = [for rule in aws_vpc_security_group_ingress_rule.clients : rule.cidr_ipv4] == ["10.0.0.0/8"] && length(aws_vpc_security_group_ingress_rule.metrics) == 0
     error_message = "Others reach it, or reach tasks directly."
+  }
+}
+
+run "operators_reach_what_is_for_them" {
+  command = plan
+
+  variables {
+    metrics_cidrs = ["10.9.0.0/28"]
+  }
+
+  assert {
+    condition = [
+      for rule in aws_vpc_security_group_ingress_rule.metrics :
+      [rule.cidr_ipv4, tostring(rule.from_port), tostring(rule.to_port)]
+    ] == [["10.9.0.0/28", "9417", "9417"]]
+    error_message = "They do not reach it, or reach what is for clients past the load balancer."
+  }
+}
+
+run "tasks_reach_the_ports_that_they_need" {
+  command = plan
+
+  variables {
+    egress_ports = [443, 8443, 80]
+    settings     = "[[upstreams]]\nurl = \"https://forge.example.org:8443\"\n[[upstreams]]\nurl = \"http://other.example.org/git\"\n# url = \"https://old.example.org:444\"\n"
+  }
+
+  assert {
+    condition     = sort([for rule in aws_vpc_security_group_egress_rule.out : tostring(rule.to_port)]) == tolist(["443", "80", "8443"])
+    error_message = "An upstream could not be reached, or more could."
+  }
+}
+
+run "as_much_memory_as_fargate_has" {
+  command = plan
+
+  variables {
+    cpu    = 8192
+    memory = 61440
   }
 }
 
@@ -245,5 +335,72 @@ run "a_disk_that_fargate_does_not_have" {
 
   variables {
     storage_gib = 500
+  }
+}
+
+run "memory_that_fargate_does_not_have" {
+  command         = plan
+  expect_failures = [var.memory]
+
+  variables {
+    cpu    = 8192
+    memory = 65536
+  }
+}
+
+run "memory_in_steps_that_fargate_does_not_have" {
+  command         = plan
+  expect_failures = [var.memory]
+
+  variables {
+    cpu    = 16384
+    memory = 33792
+  }
+}
+
+run "a_stop_that_fargate_does_not_wait_for" {
+  command         = plan
+  expect_failures = [var.stop_seconds]
+
+  variables {
+    stop_seconds = 106
+  }
+}
+
+run "a_time_to_stop_that_the_module_does_not_know" {
+  command         = plan
+  expect_failures = [var.settings, var.environment]
+
+  variables {
+    settings    = "[[upstreams]]\nurl = \"https://forge.example.org\"\n[limits]\nstop_time = \"90s\"\n"
+    environment = { OFFRAMP_LIMITS__STOP_DELAY = "20s" }
+  }
+}
+
+run "a_listener_that_clients_reach" {
+  command         = plan
+  expect_failures = [var.settings, var.environment]
+
+  variables {
+    settings    = "[[upstreams]]\nurl = \"https://forge.example.org\"\n[admin]\nlisten = \"0.0.0.0:8418\"\n"
+    environment = { OFFRAMP_admin__listen = "0.0.0.0:8418" }
+  }
+}
+
+run "an_upstream_that_cannot_be_reached" {
+  command         = plan
+  expect_failures = [var.egress_ports]
+
+  variables {
+    settings = "[[upstreams]]\nurl = \"https://forge.example.org:8443\"\n"
+  }
+}
+
+run "a_service_that_cannot_reach_aws" {
+  command         = plan
+  expect_failures = [var.egress_ports]
+
+  variables {
+    egress_ports = [8443]
   }
 }
