@@ -35,6 +35,7 @@ from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
+from server.orphans import end_with_parent
 from server.placing import Stores
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
@@ -286,6 +287,7 @@ def _fingerprints(targets: Iterable[Target]) -> frozenset[str]:
 
 def _run(settings: Settings) -> None:
     """One run in a process of its own; what it found is logged."""
+    end_with_parent()
     os.nice(_NICENESS)
     configure(settings.log)
     with heard_by(Keeper(Troubles(settings.data / STATUS))):
@@ -338,7 +340,7 @@ class Indexing:
         await asyncio.sleep(_SETTLE_SECONDS)
 
     async def once(self) -> None:
-        """One run, in a process that ends with us."""
+        """One run, in a process that ends with us, however we end."""
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_run, args=(self.settings,), name="index", daemon=True)
         process.start()
