@@ -42,6 +42,7 @@ def check(config: Path | None, *, files: bool) -> None:
     doctor` tries what is written.
     """
     from cli.complaints import unknown_variables
+    from server.checks_admin import check_admin_socket
     from server.checks_keys import check_keys
     from server.checks_scopes import check_scopes
     from server.checks_tracing import check_traces_installed
@@ -53,7 +54,7 @@ def check(config: Path | None, *, files: bool) -> None:
     found = [
         *check_scopes(settings),
         *check_traces_installed(settings),
-        *(check_keys(settings) if files else ()),
+        *((*check_keys(settings), *check_admin_socket(settings)) if files else ()),
     ]
     for verdict in found:
         kind = "" if verdict.level is Level.FAIL else "warning: "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import sys
 from typing import Final
 
 import click
@@ -62,5 +64,8 @@ def offramp() -> None:
 
 def main() -> None:
     """Run the command line."""
+    if sys.argv[1:2] == ["serve"]:
+        # Somebody who has just written settings may send it before the server heeds it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
     with for_certain():
         offramp(prog_name="offramp")

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from server.listening import address_of
 from server.settings import Settings
+from server.settings_admin import overlap
 
 # Who may open the socket file: the user that the server runs as.
 _MODE = 0o600
 
 
 class CannotListenHere(Exception):  # noqa: N818 - what happened
-    """A socket file cannot be made; the message says why."""
+    """The listener cannot be where the settings say; the message says why."""
 
 
 Bind = Callable[[str], socket.socket]
@@ -48,6 +50,25 @@ def admin_socket(settings: Settings, bind: Bind) -> Iterator[socket.socket | Non
             _remove(path, made)
 
 
+def apart(admin: socket.socket | None, bound: socket.socket) -> None:
+    """See that no client can come to ``admin`` by the address of ``bound``, which is for clients.
+
+    Names are resolved by now, and a socket that was passed has its own address. Where both may
+    share a port (``reuse_port``), the kernel would deal connections out among them.
+
+    Raises:
+        CannotListenHere: one could.
+    """
+    if admin is None or admin.family == socket.AF_UNIX:
+        return
+    private, public = address_of(admin), address_of(bound)
+    if overlap(private, public):
+        raise CannotListenHere(
+            f"admin.listen is {private}, and clients are answered at {public}; give them ports of"
+            " their own"
+        )
+
+
 def name_of(bound: socket.socket) -> str:
     """How people are told where a listener is."""
     name = bound.getsockname()
@@ -68,7 +89,8 @@ def _bind_file(path: Path, *, shared: bool) -> socket.socket:
             os.umask(before)
     except OSError as error:
         bound.close()
-        raise CannotListenHere(f"cannot listen on unix:{path}: {error.strerror}") from None
+        remedy = "" if path.parent.is_dir() else f"; there is no directory {path.parent}: make it"
+        raise CannotListenHere(f"cannot listen on unix:{path}: {error.strerror}{remedy}") from None
     except CannotListenHere:
         bound.close()
         raise

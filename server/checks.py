@@ -11,6 +11,7 @@ import aiohttp
 
 from repos.git.program import Git
 from repos.hg.program import Hg
+from server.checks_admin import check_admin_socket
 from server.checks_control import check_control, check_placements
 from server.checks_hg import check_hg, check_hg_serve
 from server.checks_hg_bundles import check_hg_bundles
@@ -45,7 +46,11 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
         async for verdict in checks:
             yield verdict
     looks = (check_access, check_control, check_placements, check_scopes, check_mixed_up)
-    of_settings = (*(look(settings) for look in looks), check_limits(settings.limits))
+    of_settings = (
+        *(look(settings) for look in looks),
+        check_admin_socket(settings),
+        check_limits(settings.limits),
+    )
     for verdict in chain.from_iterable(of_settings):
         yield verdict
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
+from pathlib import Path
 from typing import Final
 
 from redirects.shared_secret import HmacSigner, SecureLinkSigner
@@ -53,6 +54,17 @@ def check_keys(settings: Settings) -> Iterator[Verdict]:
     yield from _others(settings)
 
 
+def not_ours(data: Path, error: OSError) -> Verdict:
+    """That ``secret.key`` of a data directory cannot be read, as after root has written it anew."""
+    path = data / SECRET_FILE
+    return Verdict(
+        Level.FAIL,
+        f"{path} cannot be read: {error.strerror}",
+        f"give it to whom the directory belongs to, the server's user: chown --reference={data}"
+        f" {path}",
+    )
+
+
 def check_mixed_up(settings: Settings) -> Iterator[Verdict]:
     """Look for keys of targets that are mixed up; one that cannot be read is told by others."""
     held: list[_Held] = []
@@ -74,8 +86,10 @@ def _others(settings: Settings) -> Iterator[Verdict]:
     if (settings.data / SECRET_FILE).exists():
         try:
             signing_keys(settings.data)
-        except (Unusable, OSError) as error:
+        except Unusable as error:
             yield Verdict(Level.FAIL, str(error), "mend the file, or remove it to have one made")
+        except OSError as error:
+            yield not_ours(settings.data, error)
     for upstream in settings.upstreams:
         try:
             own_authorization(upstream)

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from repos.git.discovery import Found, discover
 from repos.git.program import Git, GitFailed
 from repos.hg.discovery import discover as discover_hg
+from server.checks_keys import not_ours
 from server.setting_types import host_port
 from server.settings import Settings
 from server.verdict import Level, Verdict
@@ -139,6 +140,9 @@ def _data(data: Path) -> Iterator[Verdict]:
             file.write(b"probe")
         signing_keys(data)
     except OSError as error:
+        if error.filename == str(data / SECRET_FILE):
+            yield not_ours(data, error)
+            return
         yield Verdict(Level.FAIL, f"data {data}: cannot write: {error.strerror}", remedy)
         return
     except Unusable as error:
@@ -146,6 +150,9 @@ def _data(data: Path) -> Iterator[Verdict]:
         return
     yield Verdict(Level.OK, f"data {data}: writable")
     secret = data / SECRET_FILE
+    if secret.stat().st_uid != data.stat().st_uid:
+        what = f"{secret} belongs to another user than {data}; the server may not read it"
+        yield Verdict(Level.WARN, what, f"chown --reference={data} {secret}")
     if secret.stat().st_mode & 0o077:
         what = f"{secret}: others may read it, and with it any content"
         yield Verdict(Level.WARN, what, f"chmod 600 {secret}, then put a new key first in it")

@@ -36,6 +36,7 @@ from repos.hg.upkeep import remove_vanished
 from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
 from server.main_seal import MainSeal
+from server.orphans import end_with_parent
 from server.placing import Stores
 from server.publish import Publisher
 from server.refusals import Refusals
@@ -295,6 +296,7 @@ def _fingerprints(targets: Iterable[Target]) -> frozenset[str]:
 
 def _run(settings: Settings) -> None:
     """One run in a process of its own; what it found is logged."""
+    end_with_parent()
     os.nice(_NICENESS)
     configure(settings.log)
     with heard_by(Keeper(Troubles(settings.data / STATUS))):
@@ -347,7 +349,7 @@ class Indexing:
         await asyncio.sleep(_SETTLE_SECONDS)
 
     async def once(self) -> None:
-        """One run, in a process that ends with us."""
+        """One run, in a process that ends with us, however we end."""
         context = multiprocessing.get_context("spawn")
         process = context.Process(target=_run, args=(self.settings,), name="index", daemon=True)
         process.start()

@@ -18,14 +18,15 @@ from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import wait
 from multiprocessing.context import SpawnProcess
-from pathlib import Path
 from typing import Final
 
 from server import metrics_directory
-from server.admin import CannotListenHere, admin_socket, name_of
+from server.admin import CannotListenHere, admin_socket, apart, name_of
 from server.listening import CannotListen, address_of, bind, inherited
 from server.memory import economise, settle
+from server.notifying import notifying
 from server.open_files import allow
+from server.orphans import end_programs
 from server.reloading import Read, Reloading, hangs_up, look, on_terminal
 from server.settings import Settings
 
@@ -58,6 +59,7 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
 
     SIGHUP has ``read`` read the settings again; see :mod:`server.reloading`. A socket that systemd
     passed is listened on in place of ``settings.listen``; see :func:`server.listening.inherited`.
+    It is told when we are ready, if it asked for that; see :mod:`server.notifying`.
 
     Raises:
         server.listening.CannotListen: the address is not to be had.
@@ -65,17 +67,20 @@ def serve(settings: Settings, ready: Ready, read: Read) -> None:
     """
     # One that comes before somebody heeds it would end us.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    ready = notifying(ready, os.environ)
     shared = settings.reuse_port
     passed = inherited(os.environ, os.getpid())
     try:
         with admin_socket(settings, partial(bind, shared=shared)) as admin:
             if settings.workers == 1:
                 bound = passed or bind(settings.listen, shared=shared)
+                apart(admin, bound)
                 written = _Written(settings, read, on_terminal())
                 listening = _Listening(bound, admin, passed=passed is not None)
                 asyncio.run(_work(written, listening, ready, index=settings.index.enabled))
                 return
             with passed or _hold(settings.listen, shared=shared) as held:
+                apart(admin, held)
                 asyncio.run(_try(settings))
                 from server.logs import heard_by  # noqa: PLC0415 - see _work
                 from server.status.progress import STATUS  # noqa: PLC0415
@@ -154,7 +159,7 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
     parent = multiprocessing.parent_process()
     if parent is not None:
         # A worker without its parent would hold the port for ever.
-        loop.add_reader(parent.sentinel, stopped.set)
+        _when_gone(loop, parent.sentinel, stopped.set)
     most = allow(settings.limits)
     if not written.quiet:
         _tell_if_fewer(settings, most)
@@ -186,7 +191,14 @@ async def _work(written: _Written, listening: _Listening, ready: Ready, *, index
             private = make_runner(runtime, stop_seconds=0.0, admin=True)
             await private.setup()
             runners.append(private)
-            await listen(private, listening.admin, limits.request_time, BACKLOG)
+            # Workers share it: one that ends must not close it to the others.
+            await listen(
+                private,
+                listening.admin,
+                limits.request_time,
+                BACKLOG,
+                passed=parent is not None,
+            )
             if parent is None:
                 _log.info("admin routes are at %s", name_of(listening.admin))
         await listen(
@@ -229,6 +241,17 @@ def _tell_if_fewer(settings: Settings, most: int) -> None:
         )
 
 
+def _when_gone(loop: asyncio.AbstractEventLoop, sentinel: int, told: Callable[[], None]) -> None:
+    """Have ``told`` be called once when the process behind ``sentinel`` has ended."""
+
+    def gone() -> None:
+        # It stays readable, and would be told of again each time the loop looks.
+        loop.remove_reader(sentinel)
+        told()
+
+    loop.add_reader(sentinel, gone)
+
+
 def _end_within(seconds: float) -> None:
     """End this process then as a crash would, which loses nothing but work, if it has not ended."""
 
@@ -236,21 +259,12 @@ def _end_within(seconds: float) -> None:
         threads = {each.name for each in threading.enumerate() if not each.daemon}
         names = ", ".join(sorted(threads - {threading.main_thread().name}))
         _log.warning("ending now; what still runs is given up: %s", names or "what is written down")
-        _end_programs()
+        end_programs()
         os._exit(0)
 
     timer = threading.Timer(seconds, end)
     timer.daemon = True
     timer.start()
-
-
-def _end_programs() -> None:
-    """End the programs that we run, with what they started; each leads a group of its own."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        for child in map(int, children.read_text().split()):
-            with suppress(ProcessLookupError):
-                if os.getpgid(child) == child:
-                    os.killpg(child, signal.SIGKILL)
 
 
 def _worker(

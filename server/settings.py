@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from server.setting_types import BaseUrl, Duration, Section, Size, host_port
-from server.settings_admin import AdminSettings
+from server.settings_admin import AdminSettings, overlap
 from server.settings_health import HealthSettings
 from server.settings_letter_case import check_patterns
 from server.settings_limits import LimitSettings
@@ -223,9 +223,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _whole(self) -> Settings:
         host_port(self.listen)
-        if self.admin.listen == self.listen and host_port(self.listen)[1]:
+        private = self.admin.listen if self.admin.socket_path is None else None
+        if private is not None and overlap(private, self.listen):
             raise ValueError(
-                f"admin.listen and listen are both {self.listen}; give them ports of their own"
+                f"admin.listen is {private} and listen {self.listen}: who connects to one may come"
+                " to the other; give them ports of their own"
             )
         names = [target.name for target in self.targets]
         twice = {name for name in names if names.count(name) > 1}

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -46,3 +48,37 @@ class AdminSettings(Section):
         if self.listen is None or not self.listen.startswith(UNIX):
             return None
         return Path(self.listen.removeprefix(UNIX))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether somebody who connects to one HOST:PORT may come to the other.
+
+    Of names only ``localhost`` is known; :func:`server.admin.apart` looks again when all are
+    resolved. Port 0 is any that is free.
+    """
+    (host, port), (host_2, port_2) = host_port(one), host_port(other)
+    if port != port_2 or not port:
+        return False
+    return host == host_2 or any(
+        _covers(here, there) or _covers(there, here)
+        for here in _addresses(host)
+        for there in _addresses(host_2)
+    )
+
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _addresses(host: str) -> tuple[_Address, ...]:
+    if host == "localhost":
+        return ipaddress.IPv4Address("127.0.0.1"), ipaddress.IPv6Address("::1")
+    with suppress(ValueError):
+        address = ipaddress.ip_address(host)
+        mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+        return (mapped or address,)
+    return ()
+
+
+def _covers(one: _Address, other: _Address) -> bool:
+    """Whether who listens at ``one`` may hear who connects to ``other``; [::] is for IPv4, too."""
+    return one == other or (one.is_unspecified and one.version >= other.version)

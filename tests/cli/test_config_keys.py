@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Final
@@ -132,6 +134,38 @@ def test_what_is_not_of_targets(keys: Path) -> None:
     assert status == 2
     assert "data/secret.key, line 1: write a key id" in own
     assert "upstream a: credential token: no such file" in upstream
+
+
+def test_a_secret_key_that_is_not_ours_to_read(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after root has written it anew: it is said whose it must be."""
+    data = keys / "data"
+    data.mkdir()
+    (data / "secret.key").write_text(f"a {'ab' * 32}\n")
+    (keys / "x.toml").write_text('root = "."\ndata = "data"\n')
+    assert check()[0] == 0
+    read = Path.read_text
+
+    def refused(path: Path, *args: str, **more: str) -> str:
+        if path.name == "secret.key":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return read(path, *args, **more)
+
+    monkeypatch.setattr(Path, "read_text", refused)  # root may read everything
+    status, lines = check()
+    assert status == 2
+    assert any(
+        "data/secret.key cannot be read: Permission denied; give it to" in line for line in lines
+    )
+    assert "chown --reference=data data/secret.key" in lines[0]
+
+
+def test_a_socket_of_operators_without_a_directory(keys: Path) -> None:
+    """It is a warning, for a service may have its directory while it runs alone."""
+    (keys / "x.toml").write_text('root = "."\nadmin.listen = "unix:/nowhere/offramp/s"\n')
+    status, (line,) = check()
+    assert status == 0
+    assert "warning: admin.listen unix:/nowhere/offramp/s: there is no directory" in line
+    assert check("--no-files") == (0, [])
 
 
 # --- signatures that open everything ------------------------------------------------------

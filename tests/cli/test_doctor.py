@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 import tomllib
@@ -504,6 +505,17 @@ def test_broken_key(here: Path) -> None:
     (verdict,) = (v for v in machine(here).values() if "secret.key" in v.what)
     assert verdict.level is Level.FAIL
     assert "hunter2" not in verdict.what
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give files away")
+def test_key_of_another_user(here: Path) -> None:
+    """A key that the owner of the data directory may not be able to read is a warning."""
+    machine(here)
+    os.chown(here / "data" / "secret.key", 12345, -1)
+    (verdict,) = (v for v in machine(here).values() if "secret.key" in v.what)
+    assert verdict.level is Level.WARN
+    assert "belongs to another user" in verdict.what
+    assert verdict.remedy.startswith("chown --reference=")
 
 
 def test_key_that_others_can_read(here: Path) -> None:

@@ -23,6 +23,7 @@ from tests.docs.test_docs import ROOT, blocks, installed
 
 CI: Final = ROOT / "docs/howto-ci.md"
 KEYS: Final = ROOT / "docs/howto-keys.md"
+OPERATIONS: Final = ROOT / "docs/operations.md"
 INCIDENTS: Final = ROOT / "docs/howto-incidents.md"
 TOKEN: Final = "0123456789abcdef-opens-team"
 
@@ -103,6 +104,20 @@ async def status(url: str, git: Path) -> str:
         *command, cwd=git, stdout=asyncio.subprocess.PIPE
     )
     return (await process.communicate())[0].decode()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can give files away")
+@pytest.mark.parametrize("page", [KEYS, OPERATIONS], ids=lambda page: page.name)
+async def test_secret_key_stays_the_servers(page: Path, tmp_path: Path) -> None:
+    """Root changes it, and it belongs to the server's user as before, and to nobody else."""
+    secret = tmp_path / "secret.key"
+    secret.write_text(f"old {'ab' * 32}\n")
+    secret.chmod(0o600)
+    os.chown(secret, 12345, 12346)
+    await shell(documented(page, "sh rotate").replace("/var/lib/offramp", str(tmp_path)), tmp_path)
+    found = secret.stat()
+    assert "old" not in secret.read_text().partition("\n")[0]
+    assert (found.st_uid, found.st_gid, found.st_mode & 0o777) == (12345, 12346, 0o600)
 
 
 async def test_secret_key_is_changed(serve: Serve, repository: Repository, tmp_path: Path) -> None:

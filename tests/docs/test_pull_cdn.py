@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import socket
 import subprocess
@@ -134,8 +135,16 @@ def data(tmp_path: Path) -> Path:
     made.mkdir()
     (made / "secret.key").write_text(FIRST)
     (made / "secret.key").chmod(0o600)
-    subprocess.run(("sh", "-eu", "-c", documented("sh secret", "od")), cwd=made, check=True)
+    if os.geteuid() == 0:
+        os.chown(made / "secret.key", 12345, -1)  # the server's user, and root types
+    lines = documented("sh secret", "od").replace("/etc/offramp", str(made))
+    lines = lines.replace("/var/lib/offramp", str(made))
+    subprocess.run(("sh", "-eu", "-c", lines), cwd=tmp_path, check=True)
     assert (made / "secret.key").read_text().startswith(FIRST)
+    given = {(found.st_uid, found.st_mode & 0o777) for found in map(os.stat, made.iterdir())}
+    assert given == {((made / "secret.key").stat().st_uid, 0o600)}
+    for file in made.iterdir():
+        os.chown(file, os.geteuid(), -1)
     return made
 
 

@@ -19,9 +19,11 @@ from pydantic import ValidationError
 from server.accepting import listen
 from server.admin import CannotListenHere, admin_socket, name_of
 from server.app import make_runner
+from server.checks_admin import check_admin_socket
 from server.listening import bind
 from server.serving import BACKLOG
 from server.settings import Settings, load
+from server.verdict import Level
 from tests.conftest import Serve
 from tests.server.asking import ask
 
@@ -163,12 +165,49 @@ def test_what_is_in_the_way_of_a_socket(tmp_path: Path) -> None:
         ("unix:/" + 107 * "x", "at most 107 bytes"),
         ("9000", "is not HOST:PORT"),
         ("127.0.0.1:8417", "ports of their own"),
+        ("localhost:8417", "ports of their own"),
+        ("0.0.0.0:8417", "ports of their own"),
+        ("[::]:8417", "ports of their own"),
+        ("[::ffff:127.0.0.1]:8417", "ports of their own"),
     ],
 )
 def test_what_is_no_place_to_listen(tmp_path: Path, at: str, why: str) -> None:
     """It is refused as the settings are read."""
     with pytest.raises(ValidationError, match=why):
         settings(tmp_path, at)
+
+
+@pytest.mark.parametrize(
+    "at", ["127.0.0.1:9417", "10.0.0.1:8417", "[::1]:8417", "files.example:8417", "unix:/s"]
+)
+def test_what_is_a_place_of_its_own(tmp_path: Path, at: str) -> None:
+    """Another port, or another address of this machine; names are not asked for here."""
+    assert settings(tmp_path, at, listen="127.0.0.1:8417").admin.listen == at
+
+
+def test_a_socket_without_a_directory(tmp_path: Path) -> None:
+    """It is said which there must be."""
+    with (
+        pytest.raises(CannotListenHere, match=f"there is no directory {tmp_path}/none: make it"),
+        admin_socket(settings(tmp_path, f"unix:{tmp_path}/none/s"), _no_port),
+    ):
+        pass
+
+
+def test_the_directory_of_a_socket_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `config check` and `doctor`: that it is there, and that a file can be made in it."""
+    assert not list(check_admin_socket(settings(tmp_path, f"unix:{tmp_path}/s")))
+    assert not list(check_admin_socket(settings(tmp_path, "127.0.0.1:9417")))
+    (missing,) = check_admin_socket(settings(tmp_path, f"unix:{tmp_path}/offramp/s"))
+    assert missing.level is Level.WARN
+    assert f"there is no directory {tmp_path}/offramp" in missing.what
+    assert "RuntimeDirectory=offramp" in missing.remedy
+    monkeypatch.setattr("os.access", lambda *_: False)  # as for whoever is not root
+    (closed,) = check_admin_socket(settings(tmp_path, f"unix:{tmp_path}/s"))
+    assert closed.level is Level.WARN
+    assert f"no file can be made in {tmp_path}" in closed.what
 
 
 def _no_port(listen_at: str) -> socket.socket:

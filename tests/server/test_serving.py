@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import pty
 import re
@@ -11,6 +12,7 @@ import select
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -18,7 +20,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -409,6 +411,147 @@ def test_workers_end_with_their_parent(start: Start) -> None:
     finally:
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def test_a_worker_that_ends_leaves_the_admin_listener(start: Start, tmp_path: Path) -> None:
+    """All share it; when one of them is told to stop, the others answer there as before."""
+    process = start(
+        "--workers", "2", OFFRAMP_REUSE_PORT="true", OFFRAMP_ADMIN__LISTEN="127.0.0.1:0"
+    )
+    stderr = tmp_path / "stderr"
+    admin = re.search(r"admin routes are at (http://\S+)/", stderr.read_text())
+    assert admin is not None
+    os.kill(workers_of(process)[0], signal.SIGTERM)
+    while "starting it again" not in stderr.read_text():
+        assert process.running.poll() is None
+    private = replace(process, url=admin[1])
+    for _ in range(8):
+        assert private.get("/-/livez") == b"ok\n"
+    assert process.stop() == 0
+
+
+def test_orphans_take_their_leave(start: Start) -> None:
+    """Workers whose parent was killed answer on for limits.stop_delay, and sleep meanwhile."""
+    process = start("--workers", "2", OFFRAMP_LIMITS__STOP_DELAY="600")
+    pids = workers_of(process)
+    descriptors = [os.pidfd_open(pid) for pid in pids]
+    process.running.kill()
+    process.running.wait()
+    try:
+        # Each connection is given to one or the other.
+        while {readiness(process) for _ in range(16)} != {503}:
+            pass
+        for pid in pids:
+            looks = 0
+            while looks < 20:  # one that is busy all the time is never found so often
+                looks = looks + 1 if state(pid) == "S" else 0
+        for pid, descriptor in zip(pids, descriptors, strict=True):
+            os.kill(pid, signal.SIGTERM)  # it is told twice
+            assert select.select([descriptor], [], [], PATIENCE)[0]
+    finally:
+        for descriptor in descriptors:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            os.close(descriptor)
+
+
+def readiness(process: Process) -> int:
+    """The status of ``/-/readyz``."""
+    try:
+        process.get("/-/readyz")
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    return 200
+
+
+def state(pid: int) -> str:
+    """Of a process, as ps(1) has it: S sleeps, R runs."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def test_sighup_while_it_starts(root: Path, tmp_path: Path) -> None:
+    """One that comes as the settings are first read ends nothing; they are read again."""
+    config = tmp_path / "offramp.toml"
+    os.mkfifo(config)
+    with (tmp_path / "stderr").open("w") as stderr:
+        running = subprocess.Popen(
+            [sys.executable, "-c", CODE, "serve", str(root), "--config", str(config)],
+            env={
+                **os.environ,
+                "OFFRAMP_DATA": str(tmp_path / "data"),
+                "OFFRAMP_LISTEN": "127.0.0.1:0",
+            },
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    assert running.stdout is not None
+    try:
+        settings = opened(config, running)
+        running.send_signal(signal.SIGHUP)
+        os.close(settings)
+        assert "http://127.0.0.1:" in running.stdout.readline()
+        os.close(opened(config, running))
+        running.terminate()
+        assert running.wait(PATIENCE) == 0
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()
+
+
+def opened(fifo: Path, by: subprocess.Popen[str]) -> int:
+    """A FIFO, to be written to, once another process opens it."""
+    while True:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            assert error.errno == errno.ENXIO  # noqa: PT017 - nobody opens it yet
+            assert by.poll() is None
+
+
+@pytest.mark.parametrize(("workers", "where"), [("1", "{}/told"), ("2", "@offramp-{}")])
+def test_systemd_is_told(start: Start, tmp_path: Path, workers: str, where: str) -> None:
+    """Once, when requests are answered, by the process that it started."""
+    address = where.format(tmp_path if workers == "1" else os.urandom(8).hex())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+        told.bind(address.replace("@", "\0"))
+        told.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        told.settimeout(PATIENCE)
+        process = start("--workers", workers, NOTIFY_SOCKET=address)
+        said, (control, *_), _, _ = told.recvmsg(64, socket.CMSG_SPACE(12))
+        assert said == b"READY=1"
+        # struct ucred: who said it; systemd believes the process that it started alone.
+        assert struct.unpack("3i", control[2])[0] == process.running.pid
+        assert process.get("/-/livez") == b"ok\n"
+        assert process.stop() == 0
+        told.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            told.recv(64)
+
+
+def test_systemd_cannot_be_told(start: Start, tmp_path: Path) -> None:
+    """The server serves all the same, and says so."""
+    process = start(NOTIFY_SOCKET=str(tmp_path / "nobody"))
+    assert process.get("/-/livez") == b"ok\n"
+    assert process.stop() == 0
+    assert f"{tmp_path}/nobody cannot be told that we serve" in (tmp_path / "stderr").read_text()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_one_port_by_two_names(root: Path, tmp_path: Path, workers: str) -> None:
+    """Where clients could come to what is not for them, nothing is served, shared port or not."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    # 127.1 is the same address, as only the resolver knows.
+    status, said = failed(
+        *(root, "--listen", f"127.1:{port}", "--data", tmp_path / "data", "--workers", workers),
+        OFFRAMP_ADMIN__LISTEN=f"127.0.0.1:{port}",
+        OFFRAMP_REUSE_PORT="true",
+    )
+    assert (status, said.count("\n")) == (1, 1)
+    assert f"admin.listen is 127.0.0.1:{port}, and clients are answered at 127.0.0.1:{port}" in said
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
