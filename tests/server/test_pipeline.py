@@ -24,12 +24,12 @@ from indexer.catalog import Bundle
 from redirects.acceptance import ACCEPTS_NOTHING, Acceptance, Client, Location
 from redirects.audience import PUBLIC, Audience
 from redirects.control import EVERYBODY, Control
-from redirects.decision import Inline, Reason
+from redirects.decision import Inline, Reason, Redirect
 from redirects.selection import Selection
 from redirects.targets import HttpTarget
 from redirects.window import Window
 from server import pipeline
-from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
+from server.answer import Answer, Covering, Execution, Growing, Locate, Plan, Redirected, Stored
 from server.decisions import Decisions
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -519,35 +519,124 @@ async def test_what_is_published_needs_no_copy_here(house: House) -> None:
     assert running.runs == 1
 
 
-def covering() -> Redirected:
-    """A bundle at its location."""
-    part = Part(Entity("cd" * 32, 1000), "cd" * 20)
-    return Redirected(part, Location("http://cdn.example/bundle", "cdn", "http", None))
+BUNDLE = Part(Entity("cd" * 32, 1000), "cd" * 20)
+COVERING = Covering(BUNDLE, CDN)
+AT_CDN = Redirected(
+    BUNDLE, Location(f"http://cdn.example/{BUNDLE.entity.key}", "cdn", "http", None)
+)
 
 
 async def test_a_bundle_that_is_the_whole_answer(house: House) -> None:
     """Nothing is run, looked up or published."""
-    bundle = covering()
-    answer, outcome = await house.plan(Plan(bundle, None, b"all"))
-    assert (answer, outcome) == (Answer(b"all", (bundle,)), Outcome.REDIRECT)
+    answer, outcome = await house.plan(Plan(COVERING, None, b"all"))
+    assert (answer, outcome) == (Answer(b"all", (AT_CDN,)), Outcome.REDIRECT)
 
 
 async def test_a_bundle_and_the_rest(house: House) -> None:
     """The bundle is named first; what is newer is named or sent."""
     running = Running()
-    bundle = covering()
-    plan = Plan(bundle, running.execution())
+    plan = Plan(COVERING, running.execution())
     for _ in range(2):
         answer, outcome = await house.plan(plan)
         assert outcome is Outcome.REDIRECT
-        assert [named.location.url for named in answer.redirected] == [bundle.location.url, URL]
+        assert [named.location.url for named in answer.redirected] == [AT_CDN.location.url, URL]
         assert answer.inline is None
-    house.health.dead = CDN
-    answer, outcome = await house.plan(plan)
+    inline = replace(running.execution(), inline=True)
+    answer, outcome = await house.plan(Plan(COVERING, inline))
     assert outcome is Outcome.REDIRECT
-    assert answer.redirected == (bundle,)
+    assert answer.redirected == (AT_CDN,)
     assert await content(answer) == CONTENT
     assert running.runs == 1
+
+
+@dataclass
+class Covered(Asked):
+    """Stands in for a command that a bundle covers, but for what is newer.
+
+    Attributes:
+        everything: what is run where no bundle can be named.
+        chosen: how often it was asked which bundle covers it.
+        before: done before it is looked whether the bundle can be named.
+        after: done after that.
+    """
+
+    everything: Running = field(default_factory=Running)
+    chosen: int = 0
+    before: Callable[[], None] = lambda: None
+    after: Callable[[], None] = lambda: None
+
+    async def plan(self, bundles: Sequence[Bundle], locate: Locate) -> Plan:
+        """Take the bundle where it can be named."""
+        self.chosen += 1
+        self.before()
+        decision = locate(BUNDLE.entity, CDN)
+        self.after()
+        if isinstance(decision, Redirect) and self.chosen <= pipeline._CHOICES:
+            return self.answer
+        return Plan(None, replace(self.everything.execution(), key="e" * 64))
+
+
+async def test_a_target_that_dies_while_the_rest_is_computed(house: House) -> None:
+    """It is not named, nor counted: all of the content comes inline."""
+    rest, everything = Running(gate=threading.Event(), content=CONTENT[:500]), Running()
+    command = Covered(Plan(COVERING, rest.execution()), HTTP, everything=everything)
+    answering = asyncio.create_task(house.pipeline().respond(command))
+    assert rest.gate is not None
+    while not rest.runs:
+        await asyncio.sleep(0)
+    house.health.dead = CDN
+    rest.gate.set()
+    answer, _ = await answering
+    assert (answer.redirected, await content(answer)) == ((), CONTENT)
+    assert ("redirect", "cdn") not in decisions(house)
+    assert (command.chosen, everything.runs) == (2, 1)
+
+
+async def test_a_target_that_dies_before_the_first_byte(house: House) -> None:
+    """Whatever else there is to wait for: where the bundle is, is said after that."""
+    await content((await house.respond(Running()))[0])  # a record, which is sent from its file
+    inline = replace(Running().execution(), inline=True)
+    command = Covered(Plan(COVERING, inline), HTTP)
+    waited: list[Answer] = []
+
+    async def ready(answer: Answer) -> None:
+        waited.append(answer)
+        house.health.dead = CDN
+
+    answer, _ = await house.pipeline().respond(command, ready)
+    assert (answer.redirected, await content(answer)) == ((), CONTENT)
+    assert isinstance(waited[0].inline, Stored)
+    assert waited[0].inline.entity.fd == -1  # closed
+    assert ("redirect", "cdn") not in decisions(house)
+
+
+async def test_a_target_that_dies_while_a_command_is_looked_at(house: House) -> None:
+    """A bundle that is the whole answer is not named there either."""
+    command = Covered(Plan(COVERING, None, b"all"), HTTP)
+
+    def dies() -> None:
+        house.health.dead = CDN
+
+    command.after = dies
+    answer, _ = await house.pipeline().respond(command)
+    assert (answer.redirected, await content(answer)) == ((), CONTENT)
+
+
+async def test_a_target_that_comes_and_goes(house: House) -> None:
+    """A client is not made to wait for it for ever: at last no bundle is looked for."""
+    inline = replace(Running().execution(), inline=True)
+    command = Covered(Plan(COVERING, inline), HTTP)
+
+    def rises() -> None:
+        house.health.dead = frozenset()
+
+    async def ready(answer: Answer) -> None:
+        house.health.dead = CDN
+
+    command.before = rises
+    answer, _ = await house.pipeline().respond(command, ready)
+    assert [named.location.url for named in answer.redirected] == [URL]
+    assert command.chosen == pipeline._CHOICES + 1
 
 
 async def test_an_answer_that_is_a_bundle(house: House) -> None:
@@ -722,7 +811,8 @@ async def test_decisions_are_counted(house: House) -> None:
         ("inline", "client_accepts_none"): 1,
         ("inline", "too_small"): 1,
     }
-    await house.plan(Plan(covering(), None, head=HEAD))
+    house.settings = RedirectSettings(min_size=0)
+    await house.plan(Plan(COVERING, None, head=HEAD))
     assert decisions(house)["redirect", "cdn"] == 3
 
 
