@@ -576,17 +576,28 @@ class Covered(Asked):
         return Plan(None, replace(self.everything.execution(), key="e" * 64))
 
 
+class Meanwhile(threading.Event):
+    """Lets something happen while a run waits for it."""
+
+    def __init__(self, happens: Callable[[], None]) -> None:
+        super().__init__()
+        self._happens = happens
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Let it happen."""
+        self._happens()
+        return True
+
+
 async def test_a_target_that_dies_while_the_rest_is_computed(house: House) -> None:
     """It is not named, nor counted: all of the content comes inline."""
-    rest, everything = Running(gate=threading.Event(), content=CONTENT[:500]), Running()
+
+    def dies() -> None:
+        house.health.dead = CDN
+
+    rest, everything = Running(gate=Meanwhile(dies), content=CONTENT[:500]), Running()
     command = Covered(Plan(COVERING, rest.execution()), HTTP, everything=everything)
-    answering = asyncio.create_task(house.pipeline().respond(command))
-    assert rest.gate is not None
-    while not rest.runs:
-        await asyncio.sleep(0)
-    house.health.dead = CDN
-    rest.gate.set()
-    answer, _ = await answering
+    answer, _ = await house.pipeline().respond(command)
     assert (answer.redirected, await content(answer)) == ((), CONTENT)
     assert ("redirect", "cdn") not in decisions(house)
     assert (command.chosen, everything.runs) == (2, 1)
