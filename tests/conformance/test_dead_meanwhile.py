@@ -30,8 +30,10 @@ async def slowed(
     """A fleet whose git can be held, and a commit that is newer than the bundle."""
     monkeypatch.setattr(answers, "KEEPALIVE_SECONDS", 60.0)
     with wrapper.on_path():
-        # What is newer is smaller than what is named.
-        made = fleet_of(serve, repository, tmp_path / "data", redirect={"min_size": 600})
+        # What is newer is smaller than what is named, and nobody waits for it to be published.
+        made = fleet_of(
+            serve, repository, tmp_path / "data", redirect={"min_size": 600, "max_wait": 0.01}
+        )
         async with made as fleet:
             repository.commit("refs/heads/main", 20)
             yield fleet
