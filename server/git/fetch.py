@@ -155,7 +155,7 @@ class Question:
             refs.digest.encode() if asked.deepen_not or names_refs(asked.filter) else b"",
         )
         unadvertised = tuple(oid for oid in asked.wants if oid not in refs.tips)
-        return cls(asked, key, unadvertised, known_by(fetch, identity))
+        return cls(asked, key, unadvertised, known_by(fetch, identity, refs.tips))
 
     @property
     def is_clone(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import time
 from contextlib import AsyncExitStack
@@ -109,6 +110,20 @@ async def test_machines_that_build_a_commit_each(
         sent.append(fleet.sent_to(said))
         repository.commit("refs/heads/main", 20 + number)
     assert sent == [{"a"}, {"a"}, {"a"}, set()]
+
+
+async def test_a_clone_that_leaves_out_files_has_not_failed(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """What it checks out it asks for at once, and on another connection: another question."""
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    said = await client("clone", "--filter=blob:none", url, "partial")
+    assert {"clone> command=fetch", "fetch> command=fetch"} <= set(
+        re.findall(r"\S+> command=fetch", said.stderr)
+    )
+    why = [made.reason for made in fleet.served.runtime.decisions.last()]
+    assert "asked_again" not in why
+    assert fleet.told == []
 
 
 async def test_machines_side_by_side_are_no_suspicion(fleet: Fleet, repository: Repository) -> None:

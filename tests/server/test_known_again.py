@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.git.known_again import known_by
+from server.git import known_again
 from wire.git.v2 import Fetch, Session
 
 A, B, C = ("a" * 40, "b" * 40, "c" * 40)
@@ -16,6 +16,12 @@ PULL = replace(CLONE, haves=(C,), include_tag=True, thin_pack=True)
 SHALLOW_CLONE = replace(CLONE, wants=(A,), deepen=1, include_tag=True)
 BUILD = replace(CLONE, wants=(A,), deepen=1)
 BY_NAME = replace(CLONE, wants=(), want_refs=(b"refs/heads/main",))
+LEFT_OUT = replace(CLONE, wants=("1" * 40, "2" * 40), filter="blob:none")
+
+
+def known_by(fetch: Fetch, identity: str) -> str:
+    """Where the refs name all commits that there are."""
+    return known_again.known_by(fetch, identity, frozenset((A, B, C)))
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def test_how_it_is_said() -> None:
 
 
 def test_what_makes_another_client() -> None:
-    """Another repository, depth, filter, boundary or past, a ref by name, a commit to be built."""
+    """Another repository, depth, filter, boundary or past, a ref by name, objects by id."""
     others = [
         known_by(CLONE, "one"),
         known_by(CLONE, "other"),
@@ -53,5 +59,7 @@ def test_what_makes_another_client() -> None:
         known_by(replace(BY_NAME, want_refs=(b"refs/heads/topic",)), "one"),
         known_by(BUILD, "one"),
         known_by(replace(BUILD, wants=(B,)), "one"),
+        known_by(LEFT_OUT, "one"),
+        known_by(replace(LEFT_OUT, wants=("1" * 40,)), "one"),
     ]
     assert len(set(others)) == len(others)
