@@ -147,7 +147,7 @@ class Suspicions:
     per_address: int | None = PER_ADDRESS
 
     def sent(self, asker: Asker, targets: Iterable[str], now: float) -> None:
-        """A client is sent to ``targets`` (names, of which two are remembered).
+        """A client is sent to ``targets`` (different names, of which two are remembered).
 
         ``now`` is in seconds of a clock that never jumps, the same for all processes.
         """

@@ -13,7 +13,7 @@ from cache.records import Part
 from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client, Location
 from redirects.audience import Audience
-from redirects.decision import Decision, PassedOver
+from redirects.decision import Decision
 from stores.entity import Entity
 
 
@@ -24,12 +24,10 @@ class Redirected:
     Attributes:
         part: the entity.
         location: where it is.
-        passed_over: targets before it.
     """
 
     part: Part
     location: Location
-    passed_over: tuple[PassedOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,18 +86,31 @@ class Execution:
 
 
 @dataclass(frozen=True, slots=True)
+class Covering:
+    """A bundle's pack that can be named to the client; where, is said when all else is there.
+
+    Attributes:
+        part: the pack.
+        readable: fingerprints of the targets through which it was read back.
+    """
+
+    part: Part
+    readable: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Which bundle covers a command, and what remains to be computed.
 
     Attributes:
-        covered: a bundle's pack and where the client finds it; None if none is used.
+        covered: a bundle's pack that the client is to be sent to; None if none is used.
         rest: None when the bundle is the whole answer.
         head: the head of an answer that needs no execution.
         shadowed: what was decided of a bundle that would cover a part, were decisions not only
             counted; the rest is then the whole.
     """
 
-    covered: Redirected | None
+    covered: Covering | None
     rest: Execution | None
     head: bytes = b""
     shadowed: Decision | None = None

@@ -6,16 +6,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
+from typing import Final
 
 from cache.cache import Cache
 from cache.entities import OpenEntity
 from cache.epochs import in_epoch, key_in_epoch
 from cache.flights import CacheUnavailable, Flight, Run
 from cache.records import Part, Record
+from indexer.catalog import Bundle
 from redirects.acceptance import Acceptance, Client
 from redirects.control import EVERYBODY, Control
 from redirects.decision import Decision, Inline, Reason, Redirect
@@ -25,6 +27,7 @@ from redirects.targets import Target
 from server.answer import (
     Answer,
     Command,
+    Covering,
     Execution,
     Growing,
     Inlined,
@@ -44,6 +47,18 @@ from stores.base import Store, StoreError
 from stores.entity import Entity
 
 _log = logging.getLogger("offramp.pipeline")
+
+# Bundles are chosen so many times for one command, if those that were have nowhere to be named when
+# the rest is there. What then comes and goes is not waited for once more.
+_CHOICES: Final = 2
+
+Ready = Callable[[Answer], Awaitable[None]]
+"""Waits until an answer can be sent; raises what keeps it from that."""
+
+
+async def at_once(answer: Answer) -> None:
+    """An answer that can be sent as it is, or that tells of no bundle."""
+    del answer
 
 
 class _Unpublished(Enum):
@@ -68,35 +83,73 @@ class Pipeline:
     settings: RedirectSettings
     control: Control = EVERYBODY
 
-    async def respond(self, command: Command) -> tuple[Answer, Outcome]:
+    async def respond(self, command: Command, ready: Ready = at_once) -> tuple[Answer, Outcome]:
         """Answer a command whose caller is authorised.
+
+        What is newer than a bundle may take long: to get its turn, to be computed, to be published.
+        So it is said where the bundle is when all that is there, and if it is nowhere any more, the
+        command is answered in another way. To be sent at once, before anything else is waited for.
+
+        Args:
+            command: what is asked.
+            ready: what there is to wait for before the first byte is sent.
 
         Raises:
             CacheUnavailable: the cache cannot be written; answer without it.
-            Exception: what the execution raised.
+            Exception: what the execution raised, or ``ready``.
+        """
+        for _ in range(_CHOICES):
+            bundles = await self.catalogs.bundles(command.repository)
+            found = await self._by_bundle(command, bundles, ready)
+            if found is not None:
+                return found
+        found = await self._by_bundle(command, (), ready)
+        assert found is not None  # noqa: S101 - where there is no bundle, none is named
+        return found
+
+    async def _by_bundle(
+        self, command: Command, bundles: Sequence[Bundle], ready: Ready
+    ) -> tuple[Answer, Outcome] | None:
+        """Answer by one of ``bundles``, if one covers the command, and what is newer.
+
+        Returns:
+            None: the bundle can be named nowhere any more. What was decided of the rest is counted.
         """
 
         def locate(entity: Entity, readable: frozenset[str]) -> Decision:
             return self.locate(command, entity, readable)
 
-        bundles = await self.catalogs.bundles(command.repository)
         # Of the same look at the catalog: a purge in between is one after this request.
         epoch = self.catalogs.epoch(command.repository)
         with span("plan"):
             plan = await command.plan(bundles, locate)
-        covered = () if plan.covered is None else (plan.covered,)
-        if plan.covered is not None:
-            self._made(command, Redirect(plan.covered.location, plan.covered.passed_over))
-        elif plan.shadowed is not None:
+        if plan.shadowed is not None:
             self._made(command, plan.shadowed)
-        if plan.rest is None:
-            return Answer(plan.head, covered), Outcome.REDIRECT
-        rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
-        answer, outcome = await self._rest(command, rest, in_epoch(command.identity, epoch))
-        if covered:
-            whole = Answer(answer.head, covered + answer.redirected, answer.inline)
-            return whole, Outcome.REDIRECT
-        return answer, outcome
+        answer, outcome = Answer(plan.head), Outcome.REDIRECT
+        if plan.rest is not None:
+            rest = replace(plan.rest, key=key_in_epoch(plan.rest.key, epoch))
+            answer, outcome = await self._rest(command, rest, in_epoch(command.identity, epoch))
+            await ready(answer)
+        if plan.covered is None:
+            return answer, outcome
+        named = self._named(command, plan.covered)
+        if named is None:
+            _dropped(answer)
+            return None
+        whole = Answer(answer.head, (named, *answer.redirected), answer.inline)
+        return whole, Outcome.REDIRECT
+
+    def _named(self, command: Command, covered: Covering) -> Redirected | None:
+        """Say where a bundle is, by what is known now; None: nowhere any more."""
+        decision = self.locate(command, covered.part.entity, covered.readable)
+        if not isinstance(decision, Redirect):
+            _log.info(
+                "repository %s: a bundle that was to be named has nowhere to be had any more",
+                command.repository,
+            )
+            return None
+        self._made(command, decision)
+        return Redirected(covered.part, decision.location)
 
     async def derived(self, repository: str, identity: str, key: str, run: Run) -> Inlined:
         """What is made of an answer once, for those to whom it is sent inline.
@@ -272,13 +325,12 @@ class Pipeline:
         if decided is _Unpublished.WORTH_IT:
             await self._publish(command, record)
             decided, decision = self._decided(command, record)
-        elif (
-            computed
-            and isinstance(decided, Answer)
+        elif computed and isinstance(decided, Answer):
             # Another repository had the same content published; now it is this one's too.
-            and not await self._claim(command, record.parts[0])
-        ):
-            decided, decision = _Unpublished.USELESS, Inline(Reason.NOT_PUBLISHED)
+            if await self._claim(command, record.parts[0]):
+                decided, decision = self._decided(command, record)
+            else:
+                decided, decision = _Unpublished.USELESS, Inline(Reason.NOT_PUBLISHED)
         self._made(command, decision)
         return decided if isinstance(decided, Answer) else None
 
@@ -350,6 +402,12 @@ class Pipeline:
             _log.warning("entity %s cannot be read from the store: %s", entity.digest, error)
             return None
         return self.cache.entities.open(entity.digest, entity.size)
+
+
+def _dropped(answer: Answer) -> None:
+    """Let go of an answer that is not given."""
+    if isinstance(answer.inline, Stored):
+        answer.inline.entity.close()
 
 
 async def _growing(flight: Flight) -> Answer:

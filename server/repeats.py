@@ -180,13 +180,18 @@ class Repeats(Generic[N]):
         question: str,
         named: Iterable[tuple[Location, Entity | None]],
     ) -> None:
-        """This client is sent to locations for its answer, each of an entity, or of a session."""
+        """This client is sent to locations for its answer, each of an entity, or of a session.
+
+        Where it takes one of several, the likelier ones come first: of two targets it is
+        remembered that it was sent there, beside this server, which is none to be suspected.
+        """
         asker = self._asker(request, question)
         sent = [(spread_of(found.target), found, entity) for found, entity in named]
         sent = [each for each in sent if each[0] in self._targets]
         if asker is None or not sent:
             return
-        self.suspicions.sent(asker, [found.target for _, found, _ in sent], self.clock())
+        targets = dict.fromkeys(found.target for _, found, _ in sent)
+        self.suspicions.sent(asker, targets, self.clock())
         entities = tuple((key, entity) for key, _, entity in sent if entity is not None)
         if entities:
             _remember(self._named, asker.key, entities)

@@ -107,6 +107,20 @@ def wanted_refs_section(wanted: tuple[tuple[bytes, str], ...]) -> bytes:
     return pktline.text(b"wanted-refs") + b"".join(lines) + pktline.DELIM
 
 
+async def begun(answer: Answer) -> None:
+    """Wait until there is something to send, or clients should be told that something will come.
+
+    What goes wrong before the first byte can still be answered in another way.
+
+    Raises:
+        Exception: what the run raised that is the answer.
+    """
+    if isinstance(answer.inline, Growing):
+        async with answer.inline.flight.reader() as reader:
+            with suppress(TimeoutError):
+                await reader.extent(0, timeout=KEEPALIVE_SECONDS)
+
+
 async def send_fetch(
     request: web.Request,
     answer: Answer,
@@ -114,7 +128,7 @@ async def send_fetch(
     wanted: tuple[tuple[bytes, str], ...],
     stall_time: float,
 ) -> web.StreamResponse:
-    """Write the answer to a v2 fetch.
+    """Write the answer to a v2 fetch, which was waited for by :func:`begun`.
 
     An error after the first byte is told on band 3, as git does.
     """
@@ -142,9 +156,6 @@ async def send_fetch(
             await sender.write(pktline.FLUSH)
     else:
         async with answer.inline.flight.reader() as reader:
-            # What goes wrong before the first byte can still be answered in another way.
-            with suppress(TimeoutError):
-                await reader.extent(0, timeout=KEEPALIVE_SECONDS)
             await sender.begin()
             await sender.write(sections + PACKFILE)
             await _along(sender, reader, exchange)

@@ -35,19 +35,23 @@ async def bundle_list(
     bundle whether this caller may see all of it; None, every caller may.
     """
     control = runtime.pipeline.control
+    # Looking what is shown may take long; where each is to be had, is said when that is done.
+    listed = [
+        (bundle, bundle.bundle_file)
+        for bundle in await runtime.catalogs.bundles(repository)
+        if bundle.filter == bundle_filter
+        and bundle.bundle_file is not None
+        and (shown is None or await shown(bundle))
+    ]
     entries = []
-    for bundle in await runtime.catalogs.bundles(repository):
-        if bundle.filter != bundle_filter or bundle.bundle_file is None:
-            continue
-        if shown is not None and not await shown(bundle):
-            continue
+    for bundle, file in listed:
         decision = negotiate(
             _BOTH,
-            bundle.bundle_file,
+            file,
             runtime.selection,
             client,
             time.time(),
-            readable=runtime.publisher.still(bundle.bundle_file, bundle.bundle_readable),
+            readable=runtime.publisher.still(file, bundle.bundle_readable),
             down=runtime.health.down(),
             min_size=0,
             enabled=runtime.settings.redirect.enabled,

@@ -22,7 +22,8 @@ from repos.git.packs import all_reachable
 from repos.git.repository import GitRepository, Snapshot
 from repos.git.upload_pack import Fetched, fetch_v2
 from repos.program import cpu_spent
-from server.answer import Execution, Locate, Plan, Redirected
+from server.answer import Covering, Execution, Locate, Plan
+from server.git.known_again import known_by
 from wire.git.pktline import ProtocolError
 from wire.git.refs import Refs
 from wire.git.response import PACKFILE
@@ -120,11 +121,13 @@ class Question:
         fetch: sorted, and free of who asks; of its haves only those that the repository has.
         key: of its record.
         unadvertised: wants that are no tip of a ref; they may vanish.
+        known_by: see :func:`server.git.known_again.known_by`.
     """
 
     fetch: Fetch
     key: str
     unadvertised: tuple[str, ...]
+    known_by: str
 
     @classmethod
     def of(cls, fetch: Fetch, snapshot: Snapshot, identity: str, *, redirecting: bool) -> Self:
@@ -154,7 +157,8 @@ class Question:
             refs.tags_digest.encode() if asked.include_tag else b"",
             refs.digest.encode() if asked.deepen_not or names_refs(asked.filter) else b"",
         )
-        return cls(asked, key, tuple(oid for oid in asked.wants if oid not in refs.tips))
+        unadvertised = tuple(oid for oid in asked.wants if oid not in refs.tips)
+        return cls(asked, key, unadvertised, known_by(fetch, identity, refs.tips))
 
     @property
     def is_clone(self) -> bool:
@@ -259,7 +263,8 @@ class FetchCommand:
         for bundle in bundles:
             if bundle.filter != asked.filter:
                 continue
-            decision = locate(bundle.pack.entity, frozenset(bundle.readable))
+            readable = frozenset(bundle.readable)
+            decision = locate(bundle.pack.entity, readable)
             whole = wants <= frozenset(bundle.tips)
             shadowed = isinstance(decision, Inline) and decision.shadowed is not None
             if not whole and not shadowed and not isinstance(decision, Redirect):
@@ -267,7 +272,7 @@ class FetchCommand:
             if not await self.coverage.covers(self.git, self.snapshot.refs, bundle, asked):
                 continue
             if isinstance(decision, Redirect):
-                covered = Redirected(bundle.pack, decision.location, decision.passed_over)
+                covered = Covering(bundle.pack, readable)
                 if whole:
                     return Plan(covered, None, head=PACKFILE)
                 return Plan(covered, self._execution(self._newer(bundle)))

@@ -107,13 +107,17 @@ class UploadPack:
         question = runtime.questions_asked.question(
             fetch, snapshot, identity, redirecting=redirecting
         )
-        if redirecting and runtime.repeats.asked_again(request, question.key):
-            # The question stays the one whose answer stands alone: it has been computed, it is
-            # never thin where others are sent to it, and the next try is known by its key.
+        if redirecting and runtime.repeats.asked_again(request, question.known_by):
+            # The question stays the one whose answer stands alone: it may have been computed, and
+            # is never thin where others are sent to it.
             acceptance = SENT_IN_VAIN
 
         def observe(seconds: float, cpu: float) -> None:
             runtime.metrics.execution(repository.name, "git-v2", "fetch", seconds, cpu)
+
+        async def ready(answer: Answer) -> None:
+            await _held(answer, terms)
+            await answers.begun(answer)
 
         command = FetchCommand(
             git=repository,
@@ -127,11 +131,10 @@ class UploadPack:
             unchanged=terms.unchanged,
         )
         try:
-            answer, exchange.outcome = await runtime.pipeline.respond(command)
-            await _held(answer, terms)
+            answer, exchange.outcome = await runtime.pipeline.respond(command, ready)
             if answer.redirected:
                 sent = ((item.location, item.part.entity) for item in answer.redirected)
-                runtime.repeats.sent(request, question.key, sent)
+                runtime.repeats.sent(request, question.known_by, sent)
             named = ((ref, snapshot.refs.oid(ref)) for ref in fetch.want_refs)
             return await answers.send_fetch(
                 request,

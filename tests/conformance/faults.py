@@ -12,10 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-Fault = Literal["", "exits", "ends-badly", "is-truncated", "is-killed", "holds"]
+Fault = Literal[
+    "", "exits", "ends-badly", "is-truncated", "is-killed", "holds", "waits", "says-packfile"
+]
 
 # Enough of an answer for its head, and not all of the smallest pack here.
 _CUT: Final = 400
+
+# Where the client has nothing to be acknowledged, an answer begins with this, before git counts
+# what is in the pack.
+_OPENING: Final = b"000dpackfile\n"
 
 _SCRIPT: Final = """#!/bin/sh
 # Runs {real}, and fails as the file `fault` says: a fetch, or a pack of the indexer.
@@ -48,6 +54,18 @@ holds)
     read -r word <"$here/release"
     tail -c +{after} "$answer"
     ;;
+waits)
+    echo held >"$here/held"
+    read -r word <"$here/release"
+    exec {real} "$@" <"$body"
+    ;;
+says-packfile)
+    {real} "$@" <"$body" >"$answer"
+    head -c {opening} "$answer"
+    echo held >"$here/held"
+    read -r word <"$here/release"
+    tail -c +$(({opening} + 1)) "$answer"
+    ;;
 *) exec {real} "$@" <"$body" ;;
 esac
 """
@@ -68,7 +86,10 @@ class Wrapper:
         """Write the program, and the pipes by which it says that it holds, and goes on."""
         program = directory / "git"
         real = shutil.which("git")
-        program.write_text(_SCRIPT.format(real=real, here=directory, cut=_CUT, after=_CUT + 1))
+        opening = len(_OPENING)
+        program.write_text(
+            _SCRIPT.format(real=real, here=directory, cut=_CUT, after=_CUT + 1, opening=opening)
+        )
         program.chmod(0o755)
         for pipe in ("held", "release"):
             os.mkfifo(directory / pipe)

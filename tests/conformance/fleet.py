@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -122,7 +122,9 @@ class Fleet:
 
 
 @asynccontextmanager
-async def fleet_of(serve: Serve, repository: Repository, data: Path) -> AsyncIterator[Fleet]:
+async def fleet_of(
+    serve: Serve, repository: Repository, data: Path, **settings: Any
+) -> AsyncIterator[Fleet]:
     """Three file servers of which the first is the nearest, and a repository that is indexed."""
     store = data / "store"
     (store / "entities").mkdir(parents=True)
@@ -139,6 +141,7 @@ async def fleet_of(serve: Serve, repository: Repository, data: Path) -> AsyncIte
                 for name, server in servers.items()
             ],
             health=SELDOM,
+            **settings,
         )
         await index_all(served.settings, Silent(), gc=True)
         await served.runtime.catalogs.refresh_all()

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import re
 import shutil
 import time
 from contextlib import AsyncExitStack
@@ -47,6 +49,81 @@ async def test_an_increment_that_is_asked_for_again(
     held = [await state(client, tmp_path / f"{number}") for number in range(4)]
     assert held == held[:1] * 4
     assert f"refs/heads/main {repository.oid('main')} " in held[0].refs
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--single-branch",), ("--depth=1",), ("--depth=1", "--no-tags"), ("--filter=blob:none",)],
+    ids=" ".join,
+)
+async def test_a_clone_that_is_run_again_after_a_push(
+    fleet: Fleet, repository: Repository, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Whatever others pushed between its tries: the second one comes inline, and is whole."""
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    if options:
+        await client("clone", "--bare", *options, url, "before")  # what it gets is published
+        os.truncate(fleet.served.settings.data / TABLE_FILE, 0)  # as if that were long ago
+    fleet.servers["a"].kill()
+    failed = await client("clone", "--bare", *options, url, "failed", check=False)
+    assert failed.status != 0
+    assert fleet.sent_to(failed) == {"a"}
+    repository.commit("refs/heads/main", 20)
+    repository.commit("refs/heads/brand-new", 21)
+    repository.git("tag", "-a", "-m", "brand new", "v3.0", "main")
+    assert fleet.sent_to(await client("clone", "--bare", *options, url, "again")) == set()
+    made = fleet.served.runtime.decisions.last()
+    assert "asked_again" in {each.reason for each in made}
+    held = await state(client, tmp_path / "again")
+    assert any(line.startswith(f"refs/heads/main {repository.oid('main')}") for line in held.refs)
+
+
+async def test_an_increment_that_is_asked_for_again_after_a_push(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """What a client has tells that it is the same one, though it wants something else by now."""
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    await declining(tmp_path)("clone", "--bare", url, "base")
+    sent = []
+    for number in range(2):
+        repository.commit("refs/heads/main", 20 + number)
+        repository.commit(f"refs/heads/new-{number}", 30 + number)
+        shutil.copytree(tmp_path / "base", tmp_path / f"{number}")
+        said = await client("-C", f"{number}", "fetch", "origin", "+refs/heads/*:refs/heads/*")
+        sent.append(fleet.sent_to(said))
+    assert sent == [{"a"}, set()]
+
+
+async def test_machines_that_build_a_commit_each(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """A fleet behind one address is redirected; who builds the same again after a push is not.
+
+    Each asks for one commit by its id, as `actions/checkout` does.
+    """
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    wanted = [repository.oid(name) for name in ("main", "topic", "main~1")]
+    sent = []
+    for number, oid in enumerate((*wanted, wanted[0])):
+        await client("init", "--bare", f"{number}")
+        said = await client("-C", f"{number}", "fetch", "--no-tags", "--depth=1", url, oid)
+        sent.append(fleet.sent_to(said))
+        repository.commit("refs/heads/main", 20 + number)
+    assert sent == [{"a"}, {"a"}, {"a"}, set()]
+
+
+async def test_a_clone_that_leaves_out_files_has_not_failed(
+    fleet: Fleet, repository: Repository, tmp_path: Path
+) -> None:
+    """What it checks out it asks for at once, and on another connection: another question."""
+    url, client = repository.url(fleet.served.url), accepting(tmp_path).traced()
+    said = await client("clone", "--filter=blob:none", url, "partial")
+    assert {"clone> command=fetch", "fetch> command=fetch"} <= set(
+        re.findall(r"\S+> command=fetch", said.stderr)
+    )
+    why = [made.reason for made in fleet.served.runtime.decisions.last()]
+    assert "asked_again" not in why
+    assert fleet.told == []
 
 
 async def test_machines_side_by_side_are_no_suspicion(fleet: Fleet, repository: Repository) -> None:

@@ -34,6 +34,7 @@ from server.hg.v1.getbundle import (
     abilities,
     acceptance_of,
     is_narrow,
+    known_by,
     question_of,
 )
 from server.hg.v1.passing import Behind
@@ -86,29 +87,35 @@ class Bundling:
             # Nothing in a bare changegroup of version 01 says that the server failed in its middle.
             return await behind.answer()
         question = _question(wanted, snapshot)
+        begun_with = await self._begun_with(repository.name)
         command = GetBundleCommand(
             repository=repository.name,
             identity=repository.identity,
             question=question,
             framing=framing,
             compute=self._run(behind, wanted, question, framing),
-            acceptance=await self._acceptance(wanted, framing, asked, repository.name),
+            acceptance=self._acceptance(wanted, framing, asked, begun_with),
             client=client_of(request, settings.public_url, settings.listen),
             audience=self.runtime.access_rules.audience_of(repository.name),
             observe=functools.partial(
                 self.runtime.metrics.execution, repository.name, DIALECT, GETBUNDLE
             ),
+            known_by=known_by(wanted, repository.identity, begun_with),
         )
         return await self.respond(request, command, behind.answer)
 
-    async def _acceptance(
-        self, wanted: GetBundle, framing: Framing, asked: Asked, name: str
+    def _acceptance(
+        self,
+        wanted: GetBundle,
+        framing: Framing,
+        asked: Asked,
+        begun_with: frozenset[frozenset[str]],
     ) -> Acceptance:
         settings = self.runtime.settings
         if settings.access.auth == "proxy":
             # Who was let in by a proxy shows a password, though not to us.
             return ACCEPTS_NOTHING
-        return acceptance_of(wanted, framing, asked, settings.hg, await self._begun_with(name))
+        return acceptance_of(wanted, framing, asked, settings.hg, begun_with)
 
     async def _begun_with(self, name: str) -> frozenset[frozenset[str]]:
         """The heads of clone bundles that clients may have begun with.
@@ -126,14 +133,15 @@ class Bundling:
     ) -> web.StreamResponse:
         """Answer by the pipeline; ``instead`` asks whoever is behind us, without the cache."""
         exchange = request[EXCHANGE]
-        if command.acceptance.protocols and self.runtime.repeats.asked_again(request, command.key):
+        repeats = self.runtime.repeats
+        if command.acceptance.protocols and repeats.asked_again(request, command.known_by):
             command = replace(command, acceptance=SENT_IN_VAIN)
         try:
             answer, exchange.outcome = await self.runtime.pipeline.respond(command)
             if answer.redirected:
                 moved = answer.redirected[0]
                 named = ((moved.location, moved.part.entity),)
-                self.runtime.repeats.sent(request, command.key, named)
+                repeats.sent(request, command.known_by, named)
                 return replies.elsewhere(request, moved.location, moved.part.entity.size)
             assert answer.inline is not None  # noqa: S101 - an answer has a body
             stall = self.runtime.settings.limits.stall_time

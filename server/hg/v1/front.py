@@ -7,7 +7,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -263,7 +263,7 @@ class Front:
         # hg gives up where a bundle does not come, and who runs it again asks for the list again.
         key = f"{DIALECT} clonebundles {question.lookups.repository.identity}"
         in_vain = bool(bundles) and runtime.repeats.asked_again(question.request, key)
-        nearest: list[tuple[Location, Entity]] = []
+        nearest: list[tuple[CloneBundle, Location]] = []
         found = list(
             entries(
                 runtime,
@@ -275,11 +275,10 @@ class Front:
                 inline=await self.bundling.at_hand(bundles) if inline else (),
                 fingerprints=modern and asked.arguments.get(b"store_fingerprint") == b"1",
                 acceptance=SENT_IN_VAIN if in_vain else BOTH,
-                named=lambda location, entity: nearest.append((location, entity)),
+                named=lambda bundle, location: nearest.append((bundle, location)),
             )
         )
-        # Clients take one bundle, most of them the first.
-        runtime.repeats.sent(question.request, key, nearest[:1])
+        runtime.repeats.sent(question.request, key, _likely(nearest))
         if found:
             self.bundling.offered.note(question.name, bundles)
         if any(not entry.url.startswith(INLINE_SCHEME) for entry in found):
@@ -302,6 +301,18 @@ class Front:
 
     async def _getbundle(self, question: _Question, snapshot: HgSnapshot) -> web.StreamResponse:
         return await self.bundling.getbundle(question.asked, snapshot, question.behind)
+
+
+def _likely(nearest: Sequence[tuple[CloneBundle, Location]]) -> Iterator[tuple[Location, Entity]]:
+    """What a client may take of the bundles that it is told of, the likeliest first.
+
+    That is the first; that of the store's own files (`hg clone --stream`); another, where it cannot
+    read the first or prefers others (`ui.clonebundleprefers`). It says nothing of that.
+    """
+    of_files = [each for each in nearest[1:] if each[0].kind == "stream-v2"]
+    others = [each for each in nearest[1:] if each[0].kind != "stream-v2"]
+    for bundle, location in (*nearest[:1], *of_files, *others):
+        yield location, bundle.entity
 
 
 async def snapshot_soon(repository: HgRepository) -> HgSnapshot | None:

@@ -53,6 +53,7 @@ class GetBundleCommand:
         client: who asks.
         audience: for whom the repository's content is.
         observe: told how long the run took, and what it cost.
+        known_by: see :func:`known_by`.
     """
 
     repository: str
@@ -64,6 +65,7 @@ class GetBundleCommand:
     client: Client
     audience: Audience
     observe: Observe
+    known_by: str
 
     dialect: str = DIALECT
     name: str = GETBUNDLE
@@ -183,8 +185,27 @@ def may_update(wanted: GetBundle, bundles: Collection[frozenset[str]]) -> bool:
 
     It asks for everything, or for everything beyond a clone bundle.
     """
-    common = frozenset(node.hex() for node in wanted.common or ()) - {_NULL}
+    common = _common(wanted)
     return not common or common in bundles
+
+
+def known_by(wanted: GetBundle, identity: str, bundles: Collection[frozenset[str]]) -> str:
+    """By what a client is known again that asks this once more, whatever was pushed meanwhile.
+
+    The heads that it asks for are no part of that, but what it has. A clone is one whether it began
+    with a clone bundle or not: who was sent to one in vain begins without.
+
+    Args:
+        wanted: the question, without common nodes that the repository has not.
+        identity: what names the repository in keys.
+        bundles: as for :func:`acceptance_of`.
+    """
+    has = () if may_update(wanted, bundles) else sorted(_common(wanted))
+    return " ".join((DIALECT, GETBUNDLE, identity, *has))
+
+
+def _common(wanted: GetBundle) -> frozenset[str]:
+    return frozenset(node.hex() for node in wanted.common or ()) - {_NULL}
 
 
 def is_narrow(wanted: GetBundle) -> bool:

@@ -17,7 +17,6 @@ from repos.hg.offered import offer_of
 from repos.hg.repository import HgSnapshot
 from server.hg.describe import needs_sni
 from server.runtime import Runtime
-from stores.entity import Entity
 from wire.hg.v1.manifest import INLINE_SCHEME, Entry
 
 # A client does not say which schemes it takes bundles from; Mercurial takes both.
@@ -29,8 +28,8 @@ _DIGESTS: Final = (6, 9)
 _MIB: Final = 1 << 20
 
 
-def _nobody(location: Location, entity: Entity) -> None:
-    del location, entity
+def _nobody(bundle: CloneBundle, location: Location) -> None:
+    del bundle, location
 
 
 def usable(bundles: Sequence[CloneBundle], snapshot: HgSnapshot) -> tuple[CloneBundle, ...]:
@@ -53,7 +52,7 @@ def entries(
     inline: Collection[str],
     fingerprints: bool,
     acceptance: Acceptance = BOTH,
-    named: Callable[[Location, Entity], None] = _nobody,
+    named: Callable[[CloneBundle, Location], None] = _nobody,
 ) -> Iterator[Entry]:
     """The lines of a manifest, in the order of `hg.bundles`, and for each the nearest target first.
 
@@ -68,7 +67,7 @@ def entries(
             them so, where no target suits it.
         fingerprints: it knows what a store's fingerprint is.
         acceptance: which locations the client accepts.
-        named: told of the nearest location of each bundle that is named at any, and of the bundle.
+        named: told of each bundle that is named at any location, and of the nearest one.
     """
     reason = runtime.pipeline.refusal(acceptance, client, repository)
     shadow = runtime.pipeline.control.shadow
@@ -80,7 +79,7 @@ def entries(
         decision = _decision(found, reason or Reason.NO_TARGET, passed_over, shadow=shadow)
         runtime.decisions.made(repository, client, decision)
         if isinstance(decision, Redirect):
-            named(decision.location, bundle.entity)
+            named(bundle, decision.location)
             for location in found:
                 yield _entry(runtime, bundle, location, client, version)
         elif bundle.id in inline:

@@ -25,7 +25,13 @@ from server.git.callers import Answered, Caller, caller_of, refusal
 from server.hg.v1 import replies, small
 from server.hg.v1.asked import HIDDEN, Asked, headers_of, read_asked, writes
 from server.hg.v1.bundling import Bundling, in_loop
-from server.hg.v1.getbundle import DIALECT, GETBUNDLE, GetBundleCommand, acceptance_of
+from server.hg.v1.getbundle import (
+    DIALECT,
+    GETBUNDLE,
+    GetBundleCommand,
+    acceptance_of,
+    known_by,
+)
 from server.hg.v1.running import Streaming
 from server.hg.v1.words import CLONE_BUNDLES, ENGINES, edited
 from server.outcome import Outcome
@@ -258,10 +264,11 @@ class UpstreamFront:
         settings = self.runtime.settings
         framing = choose(question.asked.protocol, ENGINES, uncompressed=False)
         arguments = wanted.canonical()
+        # Where a mirror of it would lie: by that, what is recorded of it is found and purged.
+        identity = str(mirror_path(settings.data.absolute() / MIRRORS, remote.name))
         command = GetBundleCommand(
             repository=remote.name,
-            # Where a mirror of it would lie: by that, what is recorded of it is found and purged.
-            identity=str(mirror_path(settings.data.absolute() / MIRRORS, remote.name)),
+            identity=identity,
             question=(argument_bytes(arguments), view.state.digest, remote.url.encode()),
             framing=framing,
             compute=self._run(question, wanted, view, framing),
@@ -271,6 +278,7 @@ class UpstreamFront:
             observe=functools.partial(
                 self.runtime.metrics.execution, remote.name, DIALECT, GETBUNDLE
             ),
+            known_by=known_by(wanted, identity, ()),
         )
         return await self.bundling.respond(request, command, instead)
 

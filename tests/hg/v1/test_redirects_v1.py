@@ -233,12 +233,15 @@ ANN = b"X-Forwarded-User: ann\r\n"
 
 
 @asynccontextmanager
-async def static(store: Path) -> AsyncIterator[str]:
-    """The URL of a static server before a store, which calls all of it what Mercurial demands."""
+async def static(store: Path, lacks: bytes | None = None) -> AsyncIterator[str]:
+    """The URL of a static server before a store, which calls all of it what Mercurial demands.
+
+    It has not what holds the word ``lacks`` in its beginning.
+    """
 
     async def answer(request: web.Request) -> web.StreamResponse:
         path = store / request.path.lstrip("/")
-        if not path.is_file():
+        if not path.is_file() or (lacks is not None and lacks in path.read_bytes()[:100]):
             raise web.HTTPNotFound
         return web.FileResponse(path, headers={"Content-Type": STREAM})
 
@@ -339,6 +342,73 @@ async def test_whose_bundle_did_not_come_clones_without(
     failed = await person.attempt(tmp_path, "clone", url, "failed")
     assert (failed.returncode, place.encode() in failed.stdout) == (255, True), failed
     copy, _ = await person.clone(url, tmp_path / "again")
+    assert copy == await reference.expected(NEWEST, shelf.repository("linear"))
+
+
+SELDOM = {"interval": "1h", "timeout": "30s"}
+
+
+@pytest.mark.parametrize("clones", [True, False], ids=["clones", "pulls"])
+async def test_who_was_sent_away_in_vain_is_known_after_a_push(
+    serve: Serve,
+    shelf: Shelf,
+    reference: Reference,
+    tmp_path: Path,
+    *,
+    moved: list[str],
+    clones: bool,
+) -> None:
+    """It asks for other heads then, and is the same one by what it has."""
+    root = shelf.own("branches")
+    async with static(tmp_path / "data" / "store") as place:
+        served = await serve_hg(
+            serve,
+            root,
+            targets=[{"type": "http", "base_url": place}],
+            hg={"redirect_getbundle": "on" if clones else "pulls"},
+            health=SELDOM,
+        )
+        person, url = reference.person(NEWEST), f"{served.url}/{REPO}"
+
+        def trying(number: int) -> tuple[str | Path, ...]:
+            at = tmp_path / f"{number}"
+            return ("clone", "--noupdate", url, at) if clones else ("-R", at, "pull")
+
+        if not clones:
+            for number in range(3):
+                await person("clone", "--noupdate", url, tmp_path / f"{number}")
+            grow(root / REPO)
+        await person(*trying(0))
+    assert len(moved) == 1
+    os.truncate(tmp_path / "data" / TABLE_FILE, 0)  # as if that were long ago
+    assert (await person.attempt(tmp_path, *trying(1))).returncode != 0
+    assert len(moved) == 2
+    grow(root / REPO)
+    await person(*trying(1 if clones else 2))
+    assert len(moved) == 2
+    there = await person.copy(tmp_path / ("1" if clones else "2"))
+    assert there.state.changesets == (await reference.anew(NEWEST, root / REPO)).state.changesets
+
+
+async def test_whose_bundle_of_files_did_not_come_clones_without(
+    serve: Serve, shelf: Shelf, reference: Reference, tmp_path: Path
+) -> None:
+    """It is known again although the first bundle is this server's own, and works."""
+    async with static(tmp_path / "data" / "store", lacks=b"Compression") as place:
+        served = await serve_hg(
+            serve,
+            shelf.root("linear"),
+            targets=[{"type": "http", "name": "cdn", "base_url": place}, {"type": "self"}],
+            health=SELDOM,
+        )
+        await publish(served)
+        person, url = reference.person(NEWEST), f"{served.url}/{REPO}"
+        plain = await person.attempt(tmp_path, "clone", url, "plain")
+        assert (plain.returncode, f"{served.url}/-/blobs/".encode() in plain.stdout) == (0, True)
+    os.truncate(tmp_path / "data" / TABLE_FILE, 0)  # as if that were long ago
+    failed = await person.attempt(tmp_path, "clone", "--stream", url, "failed")
+    assert (failed.returncode, place.encode() in failed.stdout) == (255, True), failed
+    copy, _ = await person.clone(url, tmp_path / "again", "--stream")
     assert copy == await reference.expected(NEWEST, shelf.repository("linear"))
 
 

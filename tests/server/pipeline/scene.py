@@ -23,7 +23,7 @@ from redirects.control import EVERYBODY, Control
 from redirects.selection import Selection
 from redirects.targets import HttpTarget
 from redirects.window import Window
-from server.answer import Answer, Execution, Growing, Locate, Plan, Redirected, Stored
+from server.answer import Answer, Covering, Execution, Growing, Locate, Plan, Redirected, Stored
 from server.decisions import Decisions
 from server.metrics import Metrics
 from server.outcome import Outcome
@@ -264,7 +264,18 @@ async def content(answer: Answer) -> bytes:
 URL = f"http://cdn.example/{ENTITY.key}"
 
 
-def covering() -> Redirected:
-    """A bundle at its location."""
-    part = Part(Entity("cd" * 32, 1000), "cd" * 20)
-    return Redirected(part, Location("http://cdn.example/bundle", "cdn", "http", None))
+BUNDLE = Part(Entity("cd" * 32, 1000), "cd" * 20)
+COVERING = Covering(BUNDLE, CDN)
+AT_CDN = Redirected(
+    BUNDLE, Location(f"http://cdn.example/{BUNDLE.entity.key}", "cdn", "http", None)
+)
+
+
+def decisions(house: House) -> dict[tuple[str, str], float]:
+    """How often each outcome was counted, with its target or reason."""
+    return {
+        (s.labels["outcome"], s.labels["target"] + s.labels["reason"]): s.value
+        for metric in house.metrics._registry.collect()
+        for s in metric.samples
+        if s.name == "offramp_decisions_total"
+    }

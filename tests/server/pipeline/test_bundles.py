@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from cache.records import Part
 from redirects.acceptance import ACCEPTS_NOTHING
 from server.answer import Answer, Plan
 from server.outcome import Outcome
 from tests.server.pipeline.scene import (
-    CDN,
+    AT_CDN,
     CONTENT,
+    COVERING,
     ENTITY,
     HEAD,
     URL,
     House,
     Running,
     content,
-    covering,
 )
 
 
 async def test_a_bundle_that_is_the_whole_answer(house: House) -> None:
     """Nothing is run, looked up or published."""
-    bundle = covering()
-    answer, outcome = await house.plan(Plan(bundle, None, b"all"))
-    assert (answer, outcome) == (Answer(b"all", (bundle,)), Outcome.REDIRECT)
+    answer, outcome = await house.plan(Plan(COVERING, None, b"all"))
+    assert (answer, outcome) == (Answer(b"all", (AT_CDN,)), Outcome.REDIRECT)
 
 
 async def test_a_bundle_and_the_rest(house: House) -> None:
     """The bundle is named first; what is newer is named or sent."""
     running = Running()
-    bundle = covering()
-    plan = Plan(bundle, running.execution())
+    plan = Plan(COVERING, running.execution())
     for _ in range(2):
         answer, outcome = await house.plan(plan)
         assert outcome is Outcome.REDIRECT
-        assert [named.location.url for named in answer.redirected] == [bundle.location.url, URL]
+        assert [named.location.url for named in answer.redirected] == [AT_CDN.location.url, URL]
         assert answer.inline is None
-    house.health.dead = CDN
-    answer, outcome = await house.plan(plan)
+    inline = replace(running.execution(), inline=True)
+    answer, outcome = await house.plan(Plan(COVERING, inline))
     assert outcome is Outcome.REDIRECT
-    assert answer.redirected == (bundle,)
+    assert answer.redirected == (AT_CDN,)
     assert await content(answer) == CONTENT
     assert running.runs == 1
 

@@ -20,25 +20,16 @@ from stores.entity import Entity
 from tests.server.pipeline.scene import (
     CDN,
     CONTENT,
+    COVERING,
     HEAD,
     HTTP,
     URL,
     House,
     Running,
     content,
-    covering,
+    decisions,
     hangs,
 )
-
-
-def decisions(house: House) -> dict[tuple[str, str], float]:
-    """How often each outcome was counted, with its target or reason."""
-    return {
-        (s.labels["outcome"], s.labels["target"] + s.labels["reason"]): s.value
-        for metric in house.metrics._registry.collect()
-        for s in metric.samples
-        if s.name == "offramp_decisions_total"
-    }
 
 
 async def settled() -> None:
@@ -61,7 +52,8 @@ async def test_decisions_are_counted(house: House) -> None:
         ("inline", "client_accepts_none"): 1,
         ("inline", "too_small"): 1,
     }
-    await house.plan(Plan(covering(), None, head=HEAD))
+    house.settings = RedirectSettings(min_size=0)
+    await house.plan(Plan(COVERING, None, head=HEAD))
     assert decisions(house)["redirect", "cdn"] == 3
 
 
