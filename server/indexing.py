@@ -33,9 +33,10 @@ from repos.git.program import Git
 from repos.git.repository import GitRepository
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
-from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
+from server.lookups import connector
 from server.placing import Stores
+from server.probes import keep_probe, probes_at
 from server.publish import Publisher
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.settings import Settings
@@ -163,7 +164,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         cache = await Cache.open(settings.data, settings.cache.max_size, threads)
         stack.push_async_callback(cache.close)
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            aiohttp.ClientSession(connector=connector(), cookie_jar=aiohttp.DummyCookieJar())
         )
         publisher = Publisher(
             stores,
@@ -251,7 +252,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 keep,
                 replicas=tuple(stores.replicas[name] for name in answering - {MAIN}),
                 away=tuple(away.values()),
-                permanent=await seals(store) | {PROBE_ENTITY.digest},
+                permanent=await seals(store) | probes_at(now),
             )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
@@ -269,7 +270,7 @@ async def _away(stores: Stores) -> dict[str, str]:
     async def said(name: str, store: Store) -> tuple[str, str]:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN):
-                await keep_probe(store)
+                await keep_probe(store, time.time(), _ANSWERS_WITHIN)
         except TimeoutError:
             return name, f"{store.name} has not answered within {_ANSWERS_WITHIN:.0f} s"
         except StoreUnavailable as error:
