@@ -22,7 +22,8 @@ from redirects.negotiation import negotiate
 from redirects.sessions import Session, SessionDecision, choose
 from redirects.suspicion import Asker, MemoryTable, Suspicions
 from redirects.targets import Target
-from server.health import PROBE, PROBE_ENTITY, Health
+from server.health import Health
+from server.probes import probe_of
 from server.readback import NotReadable
 from stores.entity import Entity
 from stores.memory import MemoryStore
@@ -81,10 +82,19 @@ class Server:
         self._readable = frozenset(target.fingerprint for target in targets)
         self._states: dict[str, State] = {}
         store = MemoryStore(self._clock)
-        store.entities[PROBE_ENTITY.digest] = PROBE
-        store.modified[PROBE_ENTITY.digest] = self._clock()
+        # Nothing is put in this world: that waits for threads, and they for another clock.
+        probe, content = probe_of(0)
+        store.entities[probe.digest] = content
+        store.modified[probe.digest] = self._clock()
         self.health = Health(
-            store, targets, self._read_back, rules, self._changed, self._clock, chance.random
+            store,
+            targets,
+            self._read_back,
+            rules,
+            self._changed,
+            self._clock,
+            chance.random,
+            lambda: 0.0,
         )
 
     def knows_down(self, target: str) -> bool:

@@ -26,6 +26,7 @@ from server.checks_sessions import check_session_mirrors
 from server.checks_store import check_copies, check_store, check_targets
 from server.checks_tracing import check_tracing
 from server.checks_upstreams import check_access, check_upstreams
+from server.lookups import connector
 from server.settings import Settings
 from server.verdict import Level, Verdict
 from server.wiring import Unusable, build_store, build_stores
@@ -53,7 +54,9 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
     )
     for verdict in chain.from_iterable(of_settings):
         yield verdict
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with aiohttp.ClientSession(
+        connector=connector(), cookie_jar=aiohttp.DummyCookieJar()
+    ) as session:
         for asked in (
             check_public_url(settings, session),
             check_upstreams(settings, session),
@@ -72,7 +75,7 @@ async def run_checks(settings: Settings) -> AsyncGenerator[Verdict, None]:
         return
     async with AsyncExitStack() as stack:
         stack.push_async_callback(stores.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector()))
         for checks in (
             check_seal(stores.main, settings.data),
             check_store(stores.main),

@@ -29,7 +29,7 @@ from server.checks_signatures import check_signatures
 from server.checks_tls import check_tls, claims
 from server.http_faults import why
 from server.placing import Stores
-from server.readback import NotReadable, read_back, read_back_anew
+from server.readback import NotReadable, ask_behind, probe_anew, read_back
 from server.settings import Settings
 from server.settings_health import HealthSettings
 from server.settings_stores import MAIN
@@ -135,7 +135,8 @@ async def _check_targets(
             found = await _readable(session, store, target, entity)
             yield found
             if found.level is Level.OK:
-                yield await _in_time(store, target, entity, settings.health)
+                silent = await _silent_behind(session, target)
+                yield silent or await _in_time(store, target, entity, settings.health)
             if isinstance(target, SelfTarget):
                 continue  # it may not run now, and whoever reads its signatures is ourselves
             clock = await clock_of_target(session, target, entity)
@@ -263,13 +264,23 @@ async def _readable(
     return Verdict(Level.OK, f"target {target.name}: content comes back, whole and by Range")
 
 
+async def _silent_behind(session: aiohttp.ClientSession, target: Target) -> Verdict | None:
+    """What is wrong with how it answers for what is not there; None: nothing is."""
+    try:
+        await ask_behind(session, target, time.time())
+    except NotReadable as error:
+        remedy = "let it answer 404 or 403 for content that is not there, or it counts as down"
+        return Verdict(Level.FAIL, str(error), remedy)
+    return None
+
+
 async def _in_time(
     store: Store, target: Target, entity: Entity, settings: HealthSettings
 ) -> Verdict:
     """See that a probe comes back, on connections of its own, in the time that probes have."""
     began = time.monotonic()
     try:
-        await read_back_anew(store, target, entity)
+        await probe_anew(store, target, entity)
     except NotReadable as error:
         said = str(error).removeprefix(f"entity {entity.digest}, ")
         what = f"{said}; a moment ago it came back"

@@ -32,12 +32,13 @@ from server.explaining import (
     nothing_published,
 )
 from server.explaining_sessions import session_alone
-from server.health import PROBE_ENTITY
 from server.locator import Locator
+from server.lookups import connector
 from server.main_seal import remembered
 from server.placing import Stores
+from server.probes import newest_probe
 from server.publish import Publisher
-from server.readback import NotReadable, read_back_anew
+from server.readback import NotReadable, probe_anew
 from server.served_names import did_you_mean, served_name, spellings
 from server.settings import Settings
 from server.upstreams.routes import Routes
@@ -77,7 +78,7 @@ async def explained_alone(settings: Settings, asked: Asked) -> Explanation:
         store = build_store(settings, patience=SECONDS)
         stores = build_stores(settings, store, writes=False, patience=SECONDS)
         stack.push_async_callback(stores.close)
-        session = await stack.enter_async_context(aiohttp.ClientSession())
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector()))
         keys, note = _keys(settings)
         notes += note
         targets = await build_targets(settings, stores, keys)
@@ -168,7 +169,7 @@ async def _content(settings: Settings, store: Store, publisher: Publisher, asked
         catalog = loaded[0]
         found = chosen(asked, catalog.bundles, catalog.clone_bundles, settings.redirect.min_size)
         if found is not None:
-            return replace(found, readable=publisher.still(found.entity, found.readable))
+            return replace(found, readable=publisher.unless_lost(found.entity, found.readable))
     if asked.digest is None:
         raise nothing_published(asked.repository)
     stored = await store.stat(asked.digest)
@@ -189,8 +190,9 @@ async def _looked_at(
 
     What servers probe with is read, if one has put it into the store; else the content.
     """
-    probe, through, store = PROBE_ENTITY, targets, stores.main
-    if await store.stat(PROBE_ENTITY.digest) is None:
+    through, store = targets, stores.main
+    probe = await newest_probe(store, time.time())
+    if probe is None:
         # Through another it may not come although that is up.
         probe = content.entity
         through = tuple(t for t in targets if t.fingerprint in content.readable)
@@ -202,7 +204,7 @@ async def _looked_at(
         try:
             async with asyncio.timeout(limit):
                 await confirm(stores.store_of(target))
-                await read_back_anew(store, target, probe)
+                await probe_anew(store, target, probe)
         except TimeoutError:
             return f"no answer within {limit:g} s"
         except NotTheSame as error:

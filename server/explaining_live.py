@@ -92,7 +92,7 @@ async def _content(runtime: Runtime, asked: Asked) -> Content:
     clones = await runtime.catalogs.clone_bundles(asked.repository)
     found = chosen(asked, bundles, clones, least)
     if found is not None:
-        return replace(found, readable=runtime.publisher.still(found.entity, found.readable))
+        return replace(found, readable=runtime.publisher.unless_lost(found.entity, found.readable))
     digest = asked.digest
     if digest is None:
         raise nothing_published(asked.repository)
@@ -108,5 +108,5 @@ async def _content(runtime: Runtime, asked: Asked) -> Content:
             )
         entity = Entity(stored.digest, stored.size)
     readable = runtime.publisher.readable(entity) | runtime.catalogs.readable(digest)
-    readable = runtime.publisher.still(entity, readable)
+    readable = runtime.publisher.unless_lost(entity, readable)
     return Content(entity, "computed for a client", readable, least)

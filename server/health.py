@@ -4,31 +4,26 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from pathlib import Path
 from typing import Final
 
 from redirects.health import SOON, Breaker, Rules, Seen, State
 from redirects.targets import Target
 from server.lateness import Doubt, in_time
+from server.probes import PROBE_ENTITY, keep_probe
 from server.settings_stores import MAIN
 from stores.base import Store
 from stores.entity import Entity
 from stores.replica import NotTheSame
 
 _log = logging.getLogger("offramp.health")
-
-PROBE: Final = b"offramp probe\n"
-PROBE_ENTITY: Final = Entity(hashlib.sha256(PROBE).hexdigest(), len(PROBE), "text/plain")
 
 ReadBack = Callable[[Target, Entity], Awaitable[None]]
 """Read an entity back through a target, whole and by Range, and compare it; raises if it does not
@@ -83,8 +78,8 @@ class Observed:
         lasted: seconds since that state began.
         turned: seconds since clients began to be sent there, or ceased to be.
         seen: what was seen of it last.
-        latency: seconds that the last probe took that came back (two requests, on a connection of
-            its own); None: none did yet.
+        latency: seconds that the last probe took that came back (two or three requests, on a
+            connection of its own); None: none did yet.
         held: seconds for which it is held down at least, because it fell again and again; else 0.
     """
 
@@ -106,6 +101,7 @@ class _Behind:
         name: of the settings.
         store: the store.
         targets: read it.
+        probe: what it has, to probe its targets with.
         is_down: it did not answer when it was last asked, or is not the one that it was.
         said: why it is down, for people.
         looked: when it was last looked at.
@@ -115,6 +111,7 @@ class _Behind:
     name: str
     store: Store
     targets: tuple[_Watched, ...]
+    probe: Entity = PROBE_ENTITY
     is_down: bool = False
     said: str = _NO_ANSWER
     looked: float = -inf
@@ -135,6 +132,7 @@ class Health:
         rules: when, and what follows from it.
         changed: told of each change, and of how it is at first.
         clock: seconds, of any clock that never jumps.
+        wall: seconds since the epoch.
         chance: draws from 0 to 1.
         replicas: the other stores, by name.
         reads: by the name of a target, that of the store it reads; without one, the main store.
@@ -148,6 +146,7 @@ class Health:
     changed: Changed = _nobody
     clock: Callable[[], float] = time.monotonic
     chance: Callable[[], float] = random.random
+    wall: Callable[[], float] = time.time
     replicas: Mapping[str, Store] = field(default_factory=dict)
     reads: Mapping[str, str] = field(default_factory=dict)
     confirm: Callable[[], Awaitable[None]] = _nothing
@@ -218,6 +217,14 @@ class Health:
         self._see(watched, Seen.ASKED_AGAIN, Seen.ASKED_AGAIN.value)
         watched.suspected.set()
 
+    async def look_at(self, target: Target) -> None:
+        """Probe one target, for somebody else: nothing follows from it here.
+
+        Raises:
+            Exception: what :attr:`read_back` raises where it does not come back.
+        """
+        await self.read_back(target, self._probe_for(target))
+
     async def begin(self) -> None:
         """Probe stores and targets, before anybody asks, in the time that one probe has.
 
@@ -246,6 +253,9 @@ class Health:
 
     def _store_of(self, watched: _Watched) -> _Behind:
         return self._behind[self._reads(watched)]
+
+    def _probe_for(self, target: Target) -> Entity:
+        return self._store_of(self._watched[target.name]).probe
 
     async def _probe_all(self, behind: _Behind) -> None:
         await self._look_at_store(behind)
@@ -325,6 +335,7 @@ class Health:
 
     async def _probed(self, target: Target, doubt: Doubt | None) -> tuple[Seen, str]:
         """Probe one target, through the URL that a client would get."""
+        probe = self._probe_for(target)
 
         def late(seconds: float) -> None:
             _log.warning(
@@ -337,13 +348,13 @@ class Health:
 
         try:
             await in_time(
-                lambda: self.read_back(target, PROBE_ENTITY),
+                lambda: self.read_back(target, probe),
                 self.rules.timeout,
                 told=late,
                 doubt=doubt,
             )
         except Exception as error:  # noqa: BLE001 - whatever it is, clients would meet it too
-            said = str(error).removeprefix(f"entity {PROBE_ENTITY.digest}, ")
+            said = str(error).removeprefix(f"entity {probe.digest}, ")
             said = said.removeprefix(f"target {target.name}: ")
             if not said and isinstance(error, TimeoutError):
                 said = f"no answer within {self.rules.timeout:g} s"
@@ -412,7 +423,7 @@ class Health:
             self._tell(watched, state)
 
     async def _holds_probe(self, behind: _Behind) -> bool:
-        """See that the probe entity is in a store, and put it there if not."""
+        """See that a store has what its targets are probed with now, and put it there if not."""
 
         def late(seconds: float) -> None:
             _log.warning(
@@ -423,8 +434,14 @@ class Health:
                 seconds,
             )
 
+        async def kept() -> Entity:
+            if behind.name == MAIN:
+                await self.confirm()
+            return await keep_probe(behind.store, self.wall(), self.rules.timeout)
+
+        before = behind.probe
         try:
-            await in_time(lambda: self._see_store(behind), self.rules.interval, told=late)
+            behind.probe = await in_time(kept, self.rules.interval, told=late)
         except NotTheSame as error:
             if behind.said != error.what:
                 _log.warning("%s", error)
@@ -435,22 +452,10 @@ class Health:
             behind.said = _NO_ANSWER
             return False
         behind.said = _NO_ANSWER
+        if behind.probe == PROBE_ENTITY != before:
+            _log.warning(
+                "the store %s is read and takes nothing new; that its content is gone is not seen"
+                " while a cache before it has what targets are probed with",
+                behind.name,
+            )
         return True
-
-    async def _see_store(self, behind: _Behind) -> None:
-        if behind.name == MAIN:
-            await self.confirm()
-        await keep_probe(behind.store)
-
-
-async def keep_probe(store: Store) -> None:
-    """Put the probe entity into a store that does not have it.
-
-    Raises:
-        stores.base.StoreError: it does not answer, does not take it, or is not the one that it was.
-    """
-    if await store.stat(PROBE_ENTITY.digest) is None:
-        with tempfile.TemporaryDirectory() as directory:
-            path = Path(directory, "probe")
-            path.write_bytes(PROBE)
-            await store.put(PROBE_ENTITY, path)

@@ -33,11 +33,12 @@ from repos.git.program import Git
 from repos.git.repository import GitRepository
 from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
-from server.health import PROBE_ENTITY, keep_probe
 from server.logs import configure, heard_by, redact
+from server.lookups import connector
 from server.main_seal import MainSeal
 from server.orphans import end_with_parent
 from server.placing import Stores
+from server.probes import keep_probe, probes_at
 from server.publish import Publisher
 from server.refusals import Refusals
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
@@ -168,7 +169,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         with suppress(StoreError):  # each repository says what is wrong
             await seal.look()
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            aiohttp.ClientSession(connector=connector(), cookie_jar=aiohttp.DummyCookieJar())
         )
         refusals = Refusals()
         publisher = Publisher(
@@ -260,7 +261,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 keep,
                 replicas=tuple(stores.replicas[name] for name in answering - {MAIN}),
                 away=tuple(away.values()),
-                permanent=await seals(store) | {PROBE_ENTITY.digest},
+                permanent=await seals(store) | probes_at(now),
             )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
@@ -279,7 +280,7 @@ async def _away(stores: Stores) -> dict[str, str]:
     async def said(name: str, store: Store) -> tuple[str, str]:
         try:
             async with asyncio.timeout(SECONDS):
-                await keep_probe(store)
+                await keep_probe(store, time.time(), SECONDS)
         except TimeoutError:
             return name, f"{store.name} has not answered within {SECONDS:.0f} s"
         except StoreUnavailable as error:

@@ -10,7 +10,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -36,12 +36,10 @@ _log = logging.getLogger("offramp.publish")
 RUNS: Final = 64
 
 
-# Seconds for which a target is not named for an entity that was not there any more, unless it comes
-# back: longer than from one index run to the next, which puts bundles there again.
-LOST_FOR: Final = 3 * 3600.0
-
-# Before a fingerprint, in a note that says the opposite of others.
+# Before a fingerprint, in a note that says the opposite of others. It counts until the entity has
+# come back: three thousand years, in seconds.
 _LOST: Final = "-"
+_EVER: Final = 1e11
 
 # After the fingerprint of a target that reads the main store, before the era of the note.
 _OF: Final = "@"
@@ -70,6 +68,10 @@ def _stays() -> object:
 def _first() -> str:
     """The era of a main store that was never another one."""
     return ""
+
+
+def _ignored(target: Target, entity: Entity) -> None:
+    del target, entity
 
 
 @dataclass(slots=True)
@@ -126,6 +128,9 @@ class Publications(Protocol):
 class Publisher:
     """Writes entities to stores, reads them back through every target, and records which came.
 
+    Attributes:
+        missed: told of what a client was not sent to a target for, because it was lost there.
+
     Args:
         stores: where entities go.
         targets: ways for clients to read them.
@@ -170,6 +175,7 @@ class Publisher:
                 f"content is kept for {keep:.0f} s and URLs live up to {longest:.0f} s;"
                 " raise retention.keep, or lower redirect.lifetime or redirect.window"
             )
+        self.missed: Callable[[Target, Entity], None] = _ignored
         self._stores = stores
         self._targets = tuple(targets)
         self._publications = publications
@@ -188,13 +194,29 @@ class Publisher:
         return self._readable(entity, self._clock())
 
     def still(self, entity: Entity, readable: Iterable[str]) -> frozenset[str]:
+        """Those of the targets (fingerprints) at which a client may be told of it now.
+
+        Of the others, where it is lost, :attr:`missed` is told.
+        """
+        readable = frozenset(readable)
+        named = self.unless_lost(entity, readable)
+        if named != readable:
+            for target in self._targets:
+                if target.fingerprint in readable - named:
+                    self.missed(target, entity)
+        return named
+
+    def unless_lost(self, entity: Entity, readable: Iterable[str]) -> frozenset[str]:
         """Those of the targets (fingerprints) of which it was not seen since that it is lost."""
         notes = self._publications.readable(entity.digest, self._clock())
         lost = frozenset(n.removeprefix(_LOST) for n in notes if n.startswith(_LOST))
         return frozenset(readable) - lost
 
-    async def lost(self, target: Target, entity: Entity) -> None:
+    async def lost(self, target: Target, entity: Entity) -> bool:
         """From now on ``entity`` is not named at ``target``, until it has come back through it.
+
+        Returns:
+            Whether that is news.
 
         Raises:
             cache.errors.CacheUnavailable: the disk refused.
@@ -204,8 +226,24 @@ class Publisher:
             notes = self._publications.readable(entity.digest, now)
             gone = (note for note in notes if _AFTER.split(note, 1)[0] == fingerprint)
             self._publications.record(
-                entity.digest, (_LOST + fingerprint,), now, LOST_FOR, instead_of=gone
+                entity.digest, (_LOST + fingerprint,), now, _EVER, instead_of=gone
             )
+            return _LOST + fingerprint not in notes
+
+    async def found(self, target: Target, entity: Entity) -> None:
+        """``entity`` has come back through ``target``: that it was lost there counts no more.
+
+        Raises:
+            cache.errors.CacheUnavailable: the disk refused.
+        """
+        note = _LOST + target.fingerprint
+        if note not in self._publications.readable(entity.digest, self._clock()):
+            return
+        async with self._publications.lock(entity.digest):
+            self._publications.record(
+                entity.digest, (), self._clock(), self._lease, instead_of=(note,)
+            )
+        _log.info("named to clients again: entity %s, target %s", entity.digest, target.name)
 
     async def publish(
         self,
@@ -301,6 +339,22 @@ class Publisher:
         """
         store = self._stores.store_of(target)
         await read_back(self._session, store, target, entity, self._clock())
+
+    async def read_back_stored(self, target: Target, entity: Entity) -> None:
+        """As :meth:`read_back`, and see that the store has it: a cache may, after it was lost.
+
+        Raises:
+            server.readback.NotReadable: it does not come back, or only out of a cache.
+        """
+        await self.read_back(target, entity)
+        store = self._stores.store_of(target)
+        # What a store that does not answer has is not known.
+        with suppress(StoreUnavailable):
+            if await store.stat(entity.digest) is None:
+                raise NotReadable(
+                    f"entity {entity.digest}, target {target.name}: it comes out of a cache, and"
+                    f" {store.name} does not have it"
+                )
 
     async def close(self) -> None:
         """End what is being published; what was not recorded is not readable."""

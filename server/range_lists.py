@@ -107,9 +107,11 @@ class RangeList:
                     await self._take(await self._fetch(session))
                     self.fault, self._fetched = None, now
         except Unread as error:
+            told = self.settings.file is not None and self.fault == str(error)
             self.fault = str(error)
             kept = f"; the {len(before)} networks of before count on" if before else ""
-            _log.warning("list of networks not read: %s%s", error, kept)
+            level = logging.DEBUG if told else logging.WARNING
+            _log.log(level, "list of networks not read: %s%s", error, kept)
         return self.prefixes is not before
 
     def _is_due(self, now: float) -> bool:
@@ -124,10 +126,12 @@ class RangeList:
         found = await asyncio.to_thread(stamp, str(file))
         if found == self._seen:
             return
-        self._seen = found
         if not self.prefixes:
             await self.load()
-        await self._take(await asyncio.to_thread(self._bytes, file))
+        body = await asyncio.to_thread(self._bytes, file)
+        # One that could not be read is tried again, as it is; one that says nothing is not.
+        self._seen = found
+        await self._take(body)
         self.fault = None
 
     async def _take(self, body: bytes) -> None:
@@ -149,7 +153,6 @@ class RangeList:
                 body = file.read(LARGEST + 1)
         except OSError as error:
             raise Unread(f"{path}: {error.strerror}") from None
-        self._check_size(len(body))
         return body
 
     def _check_size(self, size: int) -> None:
@@ -157,6 +160,7 @@ class RangeList:
             raise Unread(f"{self.settings.source}: more than {LARGEST >> 20} MiB")
 
     def _parse(self, body: bytes) -> tuple[Prefix, ...]:
+        self._check_size(len(body))
         try:
             return read_ranges(body, self.settings.format, self.settings.source)
         except BadRanges as error:

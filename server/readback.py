@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import secrets
 import time
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Final
 
 import aiohttp
@@ -16,8 +17,9 @@ from yarl import URL
 
 from redirects.acceptance import Client
 from redirects.decision import CannotLocate
-from redirects.targets import SelfTarget, Target
+from redirects.targets import HttpTarget, SelfTarget, SignedHttpTarget, Target
 from server.http_faults import why
+from server.lookups import connector
 from stores.base import Store, StoreError
 from stores.entity import Entity
 
@@ -58,17 +60,12 @@ async def read_back(
     Raises:
         NotReadable: it does not come, is not the entity, or cannot be resumed.
     """
-    try:
+    with _told(f"entity {entity.digest}, target {target.name}"):
         if isinstance(target, SelfTarget):
             async with asyncio.timeout(_in_all(entity)):
                 await _from_store(store, entity)
         else:
             await _over_http(session, target.locate(entity, _ANYONE, now).url, entity)
-    except (NotReadable, CannotLocate, StoreError) as error:
-        raise NotReadable(f"entity {entity.digest}, target {target.name}: {error}") from error
-    except (aiohttp.ClientError, OSError, EOFError) as error:
-        kind = TooSlow if isinstance(error, TimeoutError) else NotReadable
-        raise kind(f"entity {entity.digest}, target {target.name}: {why(error)}") from None
 
 
 async def read_back_anew(store: Store, target: Target, entity: Entity) -> None:
@@ -76,8 +73,57 @@ async def read_back_anew(store: Store, target: Target, entity: Entity) -> None:
 
     So do clients: a connection from before may outlive the server that would take theirs.
     """
-    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+    async with _anew() as session:
         await read_back(session, store, target, entity, time.time())
+
+
+async def probe_anew(store: Store, target: Target, entity: Entity) -> None:
+    """As :func:`read_back_anew`, and see that what is behind the target answers too.
+
+    Raises:
+        NotReadable: it does not come, or nobody answers for what no cache holds.
+    """
+    async with _anew() as session:
+        await read_back(session, store, target, entity, time.time())
+        await ask_behind(session, target, time.time())
+
+
+async def ask_behind(session: aiohttp.ClientSession, target: Target, now: float) -> None:
+    """Ask a CDN or static server for content that is nowhere, which no cache can answer for.
+
+    One that has nobody to ask says so by a status from 500 on: 502 and 504, and others for what
+    only it knows. Any other, most of all 404 and 403, is the word of who has the content.
+
+    Raises:
+        NotReadable: nobody answers.
+    """
+    if not isinstance(target, HttpTarget | SignedHttpTarget):
+        return  # the store itself, or S3: nothing is between
+    nowhere = Entity(secrets.token_hex(hashlib.sha256().digest_size), 1)
+    url = target.locate(nowhere, _ANYONE, now).url
+    with _told(f"target {target.name}"):
+        async with _get(session, url, nowhere) as answer:
+            if answer.status >= 500:
+                raise NotReadable(
+                    f"status {answer.status} for content that is not there, where 404 or 403 is"
+                    " expected: what is behind it does not answer"
+                )
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say of what goes wrong in the block ``what`` it was, and nothing that is a key."""
+    try:
+        yield
+    except (NotReadable, CannotLocate, StoreError) as error:
+        raise NotReadable(f"{what}: {error}") from error
+    except (aiohttp.ClientError, OSError, EOFError) as error:
+        kind = TooSlow if isinstance(error, TimeoutError) else NotReadable
+        raise kind(f"{what}: {why(error)}") from None
+
+
+def _anew() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=connector(), cookie_jar=aiohttp.DummyCookieJar())
 
 
 async def _from_store(store: Store, entity: Entity) -> None:

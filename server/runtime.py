@@ -30,17 +30,19 @@ from server.admission import Gate, Places, Runs
 from server.catalogs import Catalogs
 from server.decisions import Decisions
 from server.git.fetch import Coverage, Questions
-from server.health import PROBE_ENTITY, Health
+from server.health import Health
 from server.indexing import Indexing, changed
 from server.locator import Locator
 from server.logs import AccessLog, configure
+from server.lookups import connector
 from server.main_seal import MainSeal
 from server.metrics import Metrics
 from server.observing import Observing
 from server.pipeline import Pipeline
 from server.placing import Stores
+from server.probes import PROBE_ENTITY
 from server.publish import Publisher
-from server.readback import read_back_anew
+from server.readback import probe_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.rereading import Rereading
@@ -176,7 +178,7 @@ class Runtime:
         refreshing = ThreadPoolExecutor(programs, "hg-refresh")
         asking = ThreadPoolExecutor(_ASKING, "hg-name")
         cache = await Cache.open(settings.data, settings.cache.max_size, runs)
-        http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        http = aiohttp.ClientSession(connector=connector(), cookie_jar=aiohttp.DummyCookieJar())
         seal = MainSeal(store, settings.data)
 
         async def confirm() -> None:
@@ -186,7 +188,7 @@ class Runtime:
         health = Health(
             store,
             targets,
-            functools.partial(read_back_anew, store),
+            functools.partial(probe_anew, store),
             settings.health.rules,
             metrics.target,
             replicas=stores.replicas,
@@ -222,7 +224,8 @@ class Runtime:
         decisions = Decisions(metrics, settings.log.decisions)
         table = FileTable.open(settings.data)
         suspicions = Suspicions(table, settings.health.suspicion)
-        rereading = Rereading(publisher)
+        rereading = Rereading(publisher, health.look_at)
+        publisher.missed = rereading.doubt
         hidden = keys.derived("who was sent where")
         repeats = Repeats(suspicions, health, metrics, hidden, doubted=rereading.doubt)
         git = Git(settings.limits.program_time)

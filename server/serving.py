@@ -294,7 +294,7 @@ def _deaf() -> Iterator[None]:
 async def _try(settings: Settings) -> None:
     """See that data directory and store can be used, before workers say one by one that not."""
     from cache.cache import Cache  # noqa: PLC0415 - see _work
-    from server.health import PROBE_ENTITY  # noqa: PLC0415
+    from server.probes import PROBE_ENTITY  # noqa: PLC0415
     from server.traces import check_installed  # noqa: PLC0415
     from server.wiring import (  # noqa: PLC0415
         build_store,

@@ -17,7 +17,7 @@ class HealthSettings(Section):
         ge=0.1,
         le=3600.0,
         description="From the moment a target dies, this passes at most before no new redirect"
-        " names it. Each server process probes each target, by two small requests.",
+        " names it. Each server process probes each target, by two or three small requests.",
     )
     timeout: Duration = Field(
         4.0, gt=0, description="Time of one probe; at most half of the interval."

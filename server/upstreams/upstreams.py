@@ -13,6 +13,7 @@ import aiohttp
 
 from repos.git.program import Git
 from server.access.credentials import Fingerprints
+from server.lookups import connector
 from server.metrics import Metrics
 from server.settings import Settings
 from server.upstreams.abilities import Abilities
@@ -121,7 +122,7 @@ class Upstreams:
 
 def _session(*, decompress: bool) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS // 2),
+        connector=connector(limit=_CONNECTIONS, limit_per_host=_CONNECTIONS // 2),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=decompress,
     )

@@ -298,8 +298,8 @@ class _Host(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = unquote(self.path.lstrip("/"))
-        if not path.startswith(self.exposes):
-            self.send_response(self.elsewhere)
+        if not path.startswith(self.exposes) or not (self.root / path).is_file():
+            self.send_response(404 if path.startswith("entities/") else self.elsewhere)
             self.send_header("Content-Length", "8")
             self.end_headers()
             self.wfile.write(b"no such\n")

@@ -17,7 +17,8 @@ from aiohttp import web
 from redirects.health import Rules, State
 from redirects.targets import HttpTarget, Target
 from redirects.window import Window
-from server.health import PROBE, PROBE_ENTITY, Health
+from server.health import Health
+from server.probes import PROBE, PROBE_ENTITY, probe_of
 from server.readback import NotReadable, read_back_anew
 from server.settings_targets import HttpTargetSettings
 from server.status_documents import TargetsDocument
@@ -30,6 +31,8 @@ from tests.conftest import Serve
 WINDOW = Window(900.0, 3600.0)
 ONE = HttpTarget("one", "http://one.example", WINDOW)
 TWO = HttpTarget("two", "http://two.example", WINDOW)
+# Time stands still, and with it what is probed with.
+NOW, CONTENT = probe_of(0)
 BOTH = frozenset({ONE.fingerprint, TWO.fingerprint})
 # So long that nothing is probed again in a test, unless there is a reason.
 SELDOM = Rules(3600.0, 60.0)
@@ -47,7 +50,7 @@ class Targets:
 
     async def read_back(self, target: Target, entity: Entity) -> None:
         """Read the probe back."""
-        assert entity == PROBE_ENTITY
+        assert entity == NOW
         self.probed.append(target.name)
         async with self.changed:
             self.changed.notify_all()
@@ -62,6 +65,18 @@ class Targets:
         """Wait for it; it is looked at again with each probe."""
         async with asyncio.timeout(60), self.changed:
             await self.changed.wait_for(told)
+
+
+@pytest.fixture(autouse=True)
+def _still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of day stands still, of each that is made."""
+    made = Health.__post_init__
+
+    def stand(self: Health) -> None:
+        self.wall = float
+        made(self)
+
+    monkeypatch.setattr(Health, "__post_init__", stand)
 
 
 @pytest.fixture
@@ -206,12 +221,51 @@ async def test_a_store_is_looked_at_as_often_as_a_target(
 async def test_the_probe_is_put_into_the_store_once(health: Health, store: FaultyStore) -> None:
     """It is there to be read, and is not written again while it is."""
     await probed(health, 3)
-    assert store.calls["put"] == 1
-    content = b"".join([chunk async for chunk in store.open(PROBE_ENTITY.digest)])
-    assert content == PROBE
-    await store.delete(PROBE_ENTITY.digest)
-    await health.probe()
     assert store.calls["put"] == 2
+    for entity, expected in ((NOW, CONTENT), (PROBE_ENTITY, PROBE)):
+        assert b"".join([chunk async for chunk in store.open(entity.digest)]) == expected
+    await store.delete(NOW.digest)
+    await health.probe()
+    assert store.calls["put"] == 3
+
+
+async def test_each_minute_has_another_probe(health: Health, store: FaultyStore) -> None:
+    """Of the store's own, and of who shares it: the same for all, and new to each cache."""
+    seen: list[Entity] = []
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        assert await store.stat(entity.digest) is not None
+        seen.append(entity)
+
+    other = Health(store, (ONE,), read_back, SELDOM)
+    health.read_back = read_back
+    for now in (0.0, 59.0, 60.0, 61.0):
+        for each in (health, other):
+            each.wall = lambda now=now: now  # type: ignore[misc]
+            await each.probe()
+    assert seen == [probe_of(0)[0]] * 6 + [probe_of(1)[0]] * 6
+
+
+async def test_a_store_that_is_full_is_read_on(
+    health: Health, store: FaultyStore, targets: Targets, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its targets are probed with what it has; that no newer one could be put is told, once."""
+    seen: list[Entity] = []
+
+    async def read_back(target: Target, entity: Entity) -> None:
+        seen.append(entity)
+
+    await health.probe()
+    health.read_back = read_back
+    health.wall = lambda: 60.0
+    store.faults["put"] = Fail()
+    await probed(health, 2)
+    assert health.down() == frozenset()
+    assert seen == [PROBE_ENTITY] * 4
+    assert caplog.text.count("takes nothing new") == 1
+    del store.faults["put"]
+    await health.probe()
+    assert seen[4:] == [probe_of(1)[0]] * 2
 
 
 @pytest.mark.parametrize("method", ["stat", "put"])
@@ -535,13 +589,13 @@ class Odd:
             case "no Range":
                 ranged = None
             case "wrong bytes":
-                return web.Response(body=PROBE.upper())
+                return web.Response(body=CONTENT.upper())
             case "status 503":
                 return web.Response(status=503)
         if ranged is None:
-            return web.Response(body=PROBE)
-        stated = {"Content-Range": f"bytes {ranged}-{len(PROBE) - 1}/{len(PROBE)}"}
-        return web.Response(status=206, body=PROBE[ranged:], headers=stated)
+            return web.Response(body=CONTENT)
+        stated = {"Content-Range": f"bytes {ranged}-{len(CONTENT) - 1}/{len(CONTENT)}"}
+        return web.Response(status=206, body=CONTENT[ranged:], headers=stated)
 
 
 @pytest.mark.parametrize(
@@ -634,7 +688,7 @@ async def test_a_store_takes_only_its_own_targets_with_it(
     )
     await health.probe()
     for each in (store, replica):
-        assert await each.stat(PROBE_ENTITY.digest) is not None
+        assert await each.stat(NOW.digest) is not None
     targets.states.clear()
     for fails, stands, gone in ((replica, ONE, TWO), (store, TWO, ONE)):
         targets.probed.clear()

@@ -14,8 +14,9 @@ from redirects.health import Rules, State
 from redirects.targets import HttpTarget, Target
 from redirects.window import Window
 from server import readback
-from server.health import PROBE_ENTITY, Health
+from server.health import Health
 from server.lateness import AGAIN, Doubt, in_time
+from server.probes import PROBE_ENTITY
 from stores.entity import Entity
 from stores.memory import MemoryStore
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from collections.abc import AsyncIterator
@@ -19,7 +20,7 @@ from multidict import CIMultiDict
 from server import range_lists
 from server.checks_regions import check_regions
 from server.locator import Locator
-from server.range_lists import RETRY_SECONDS
+from server.range_lists import RETRY_SECONDS, RangeList
 from server.settings import Settings
 from server.settings_regions import RegionSettings
 from server.verdict import Level, Verdict
@@ -257,6 +258,60 @@ async def test_a_file_is_read_when_it_changes(
     file.unlink()
     await again.look(session, 0.0)
     assert region(again, "192.0.2.7") == "eu-west-1"
+
+
+async def test_a_file_that_could_not_be_read_once_is_read_again(
+    session: aiohttp.ClientSession,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As it is, on the next look: a disk or a mount that failed says nothing of the list."""
+    file = tmp_path / "list.json"
+    file.write_bytes(aws(eu_west_1="192.0.2.0/24"))
+    listed = {"format": "aws", "file": str(file)}
+    settings = RegionSettings.model_validate({"lists": [listed]})
+    locator = await Locator.open(settings, tmp_path)
+    opened = Path.open
+
+    def stale(self: Path, *args: object, **options: object) -> object:
+        if self == file:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return opened(self, *args, **options)  # type: ignore[call-overload]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", stale)
+        for _ in range(2):
+            await locator.look(session, 0.0)
+    assert region(locator, "192.0.2.7") is None
+    assert caplog.text.count("Stale file handle") == 1
+    await locator.look(session, 0.0)
+    assert region(locator, "192.0.2.7") == "eu-west-1"
+    assert locator.lists[0].fault is None
+
+
+async def test_a_file_that_is_too_large_is_read_once(
+    session: aiohttp.ClientSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is wrong with it stays so until it is another one."""
+    file = tmp_path / "list.json"
+    file.write_bytes(aws(eu_west_1="192.0.2.0/24"))
+    listed = {"format": "aws", "file": str(file)}
+    settings = RegionSettings.model_validate({"lists": [listed]})
+    locator = await Locator.open(settings, tmp_path)
+    reads: list[Path] = []
+    read = RangeList._bytes
+
+    def counted(self: RangeList, path: Path) -> bytes:
+        reads.append(path)
+        return read(self, path)
+
+    monkeypatch.setattr(RangeList, "_bytes", counted)
+    monkeypatch.setattr(range_lists, "LARGEST", 5)
+    for _ in range(3):
+        await locator.look(session, 0.0)
+    assert reads == [file]
+    assert "more than" in (locator.lists[0].fault or "")
 
 
 async def test_the_settings_win_over_lists(session: aiohttp.ClientSession, tmp_path: Path) -> None:

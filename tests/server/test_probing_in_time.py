@@ -36,7 +36,13 @@ async def test_one_interval_after_it_died_it_is_not_named(
             await asyncio.Event().wait()
 
     health = Health(
-        MemoryStore(), (ONE,), read_back, RULES, clock=lambda: now, chance=lambda: chance
+        MemoryStore(),
+        (ONE,),
+        read_back,
+        RULES,
+        clock=lambda: now,
+        chance=lambda: chance,
+        wall=lambda: 0.0,
     )
     await health.begin()
     assert not health.down()

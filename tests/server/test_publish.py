@@ -25,6 +25,7 @@ from redirects.window import Window
 from server.placing import Stores
 from server.publish import Publisher
 from server.readback import NotReadable
+from server.rereading import Rereading
 from server.turns import PublishRefused
 from stores.base import Corrupt, StoreUnavailable
 from stores.entity import Entity
@@ -684,3 +685,78 @@ async def test_a_store_that_is_down_is_not_asked_for_each_claim(
         with pytest.raises(PublishRefused):
             await call
     assert (bench.store.calls["write_document"], bench.store.calls["put"]) == (1, 0)
+
+
+# --- what a store has lost ------------------------------------------------------------------------
+
+
+async def settled(rereading: Rereading) -> None:
+    """Wait until nothing is being read."""
+    while rereading._running:
+        await asyncio.gather(*rereading._running.values())
+
+
+@pytest.fixture
+async def watched(bench: Bench) -> AsyncIterator[tuple[Publisher, Rereading]]:
+    """A publisher of the CDN, and what reads back what clients were sent there for in vain."""
+
+    async def probe(target: Target) -> None:
+        """It is up."""
+
+    publisher = bench.publisher(bench.cdn)
+    rereading = Rereading(publisher, probe, bench.clock)
+    publisher.missed = rereading.doubt
+    yield publisher, rereading
+    await rereading.close()
+
+
+async def test_what_is_lost_is_not_named_before_it_was_read(
+    bench: Bench, source: Source, watched: tuple[Publisher, Rereading]
+) -> None:
+    """However long nobody puts it there; when another machine has, the next who asks has it read.
+
+    Whoever only looks has nothing read.
+    """
+    (publisher, rereading), entity, cdn = watched, source[0], bench.cdn
+    readable = await publisher.publish(*source, REPO)
+    content = bench.memory.entities.pop(entity.digest)
+    rereading.doubt(cdn, entity)
+    await settled(rereading)
+    for later in (1.0, 4 * 3600.0, 10 * 365 * 86400.0):
+        bench.clock.now += later
+        assert not publisher.still(entity, readable)
+        await settled(rereading)
+    bench.memory.entities[entity.digest] = content
+    bench.clock.now += 1000.0
+    assert not publisher.unless_lost(entity, readable)
+    assert not rereading._running
+    assert not publisher.still(entity, readable)
+    await settled(rereading)
+    assert publisher.still(entity, readable) == {cdn.fingerprint}
+    assert not publisher.readable(entity)  # its lease is for who puts it
+
+
+async def test_what_comes_out_of_a_cache_may_be_lost(
+    bench: Bench, source: Source, watched: tuple[Publisher, Rereading]
+) -> None:
+    """The cache near this server is not the one near the client who failed: its store is asked."""
+    (publisher, rereading), entity, cdn = watched, source[0], bench.cdn
+    readable = await publisher.publish(*source, REPO)
+    bench.front.store = MemoryStore()  # from now on a cache
+    bench.front.store.entities[entity.digest] = bench.memory.entities.pop(entity.digest)
+    await publisher.read_back(cdn, entity)
+    rereading.doubt(cdn, entity)
+    await settled(rereading)
+    assert not publisher.still(entity, readable)
+
+
+async def test_a_store_that_is_silent_has_lost_nothing(
+    bench: Bench, source: Source, watched: tuple[Publisher, Rereading]
+) -> None:
+    """What it has is not known, and what comes, comes."""
+    (publisher, rereading), entity, cdn = watched, source[0], bench.cdn
+    readable = await publisher.publish(*source, REPO)
+    bench.store.faults["stat"] = Fail()
+    rereading.doubt(cdn, entity)
+    await settled(rereading)
+    assert publisher.still(entity, readable) == {cdn.fingerprint}

@@ -13,7 +13,6 @@ import pytest
 from indexer.report import Silent
 from redirects.targets import HttpTarget, Target
 from redirects.window import Window
-from server.health import PROBE_ENTITY
 from server.indexing import index_all
 from server.readback import NotReadable
 from server.rereading import Rereading
@@ -34,18 +33,30 @@ class Publishing:
     gone: set[Entity] = field(default_factory=set)
     read: list[tuple[str, Entity]] = field(default_factory=list)
     noted: list[tuple[str, Entity]] = field(default_factory=list)
+    came: list[tuple[str, Entity]] = field(default_factory=list)
+    away: bool = False
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read_back(self, target: Target, entity: Entity) -> None:
+    async def read_back_stored(self, target: Target, entity: Entity) -> None:
         """Read it back, when the test lets it."""
         self.read.append((target.name, entity))
         await self.go_on.wait()
         if entity in self.gone:
             raise NotReadable("status 404")
 
-    async def lost(self, target: Target, entity: Entity) -> None:
+    async def lost(self, target: Target, entity: Entity) -> bool:
         """Note it."""
         self.noted.append((target.name, entity))
+        return True
+
+    async def found(self, target: Target, entity: Entity) -> None:
+        """Note that, too."""
+        self.came.append((target.name, entity))
+
+    async def probe(self, target: Target) -> None:
+        """Answer, unless all is away."""
+        if self.away:
+            raise NotReadable("status 502")
 
 
 @pytest.fixture
@@ -59,7 +70,7 @@ def publishing() -> Publishing:
 @pytest.fixture
 async def rereading(publishing: Publishing) -> AsyncIterator[Rereading]:
     """Whose clock stands still."""
-    rereading = Rereading(publishing, lambda: 0.0)  # type: ignore[arg-type]
+    rereading = Rereading(publishing, publishing.probe, lambda: 0.0)  # type: ignore[arg-type]
     yield rereading
     await rereading.close()
 
@@ -82,10 +93,14 @@ async def test_a_target_that_is_away_has_lost_nothing(
     rereading: Rereading, publishing: Publishing
 ) -> None:
     """Nothing comes from there, and that is seen by others."""
-    publishing.gone = {ENTITY, PROBE_ENTITY}
+    publishing.gone, publishing.away = {ENTITY}, True
     rereading.doubt(ONE, ENTITY)
     await settled(rereading)
     assert publishing.noted == []
+    publishing.away = False
+    rereading.doubt(ONE, ENTITY)
+    await settled(rereading)
+    assert publishing.noted == [("one", ENTITY)]
 
 
 async def test_one_at_a_time(rereading: Rereading, publishing: Publishing) -> None:
@@ -98,16 +113,19 @@ async def test_one_at_a_time(rereading: Rereading, publishing: Publishing) -> No
     assert publishing.read == [("one", ENTITY), ("two", ENTITY)]
 
 
-async def test_what_came_is_not_read_again_at_once(
-    rereading: Rereading, publishing: Publishing
+@pytest.mark.parametrize("there", [True, False])
+async def test_what_was_read_is_not_read_again_at_once(
+    rereading: Rereading, publishing: Publishing, *, there: bool
 ) -> None:
-    """It may be large; after a while it is."""
+    """It may be large; after a while it is, whether it came or not."""
+    publishing.gone = set() if there else {ENTITY}
     for now in (0.0, 599.0, 601.0):
         rereading.clock = lambda now=now: now  # type: ignore[misc]
         rereading.doubt(ONE, ENTITY)
         await settled(rereading)
     assert len(publishing.read) == 2
-    assert publishing.noted == []
+    assert (publishing.came, publishing.noted)[there] == []
+    assert (publishing.noted, publishing.came)[there] == [("one", ENTITY)] * 2
 
 
 # --- a store that was emptied, behind a real server -------------------------------------------
@@ -121,8 +139,8 @@ async def asked(served: Served, repository: Repository, who: str) -> bool:
 
 def held(copies: Path) -> set[str]:
     """What is in the store."""
-    found = {path.name for path in (copies / "entities").rglob("*") if path.is_file()}
-    return found - {PROBE_ENTITY.digest}
+    found = (path for path in (copies / "entities").rglob("*") if path.is_file())
+    return {path.name for path in found if not path.read_bytes().startswith(b"offramp probe")}
 
 
 @pytest.mark.parametrize("bundled", [False, True], ids=["computed", "bundle"])
