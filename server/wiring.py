@@ -79,6 +79,7 @@ def build_stores(
             store.name,
             _s3_store(store) if store.type == "s3" else _directory(store.path, patience),
             main,
+            notes=settings.data / "stores",
             writes=writes,
         )
         for store in settings.stores

@@ -5,6 +5,8 @@
 #   in the main store, documents/stores/<name>   the generation that is expected:
 #                                                {"generation": <32 hex digits>, "settled": <bool>}
 #   in the replica, entities/ab/<sha256>         its seal: "offramp store <generation>", a line
+#   on this machine, <data>/stores/<name>        the generation that was expected last, for who is
+#                                                started while the main store does not answer
 #
 # The seal is an entity like those that it stands for, and the oldest of them: a rule that removes
 # content by its age, or all of a folder, removes it too. Nobody of ours does: `list` does not show
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Final
 
 from stores.base import Conflict, Document, Store, Stored, StoreUnavailable
+from stores.durable import make_directory, publish
 from stores.entity import Entity
 
 PREFIX: Final = "stores/"
@@ -148,14 +151,24 @@ class Replica:
         label: its name in the settings.
         inner: does the work.
         main: has the document that says which generation is expected.
+        notes: directory in which is noted what the main store said last; None: it is not.
         writes: False: nothing is written by looking, neither there nor here. A replica that was
             never used passes, and has no generation.
     """
 
-    def __init__(self, label: str, inner: Store, main: Store, *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        label: str,
+        inner: Store,
+        main: Store,
+        *,
+        notes: Path | None = None,
+        writes: bool = True,
+    ) -> None:
         self.label = label
         self.inner = inner
         self._main = main
+        self._note = None if notes is None else notes / label
         self._writes = writes
         self._generation: str | None = None
         self._settled = False
@@ -168,11 +181,22 @@ class Replica:
     async def generation(self) -> str:
         """The generation that is expected, for as long as this object lives; chosen at first use.
 
+        While the main store does not answer, the one that it said last: until it answers, nothing
+        is believed of this store, and if it says another one then, nor is it after that.
+
         Raises:
-            StoreUnavailable: the main store does not answer, or what it says is damaged.
+            StoreUnavailable: the main store does not answer and never did, or what it says is
+                damaged.
         """
         if self._generation is None:
-            self._generation = (await self._expected()).generation
+            try:
+                self._generation = (await self._expected()).generation
+            except StoreUnavailable:
+                self._generation = self._noted()
+                if self._generation is None:
+                    raise
+            else:
+                self._take_note()
         return self._generation
 
     async def check(self) -> None:
@@ -225,6 +249,7 @@ class Replica:
             await self.inner.delete(seal(before)[0].digest)
         await put_seal(self.inner, new.generation)
         self._generation, self._settled = new.generation, False
+        self._take_note()
         await self._settle(Expected(new.generation, settled=False, version=version))
         return new.generation
 
@@ -327,6 +352,24 @@ class Replica:
             f"{self._main.name}, document {name}: others wrote it each time that it was not there;"
             " try again"
         )
+
+    def _noted(self) -> str | None:
+        if self._note is None:
+            return None
+        try:
+            said = self._note.read_text("ascii")
+        except (OSError, UnicodeDecodeError):
+            return None
+        return said if GENERATION.fullmatch(said) else None
+
+    def _take_note(self) -> None:
+        if self._note is None or not self._writes or self._noted() == self._generation:
+            return
+        with suppress(OSError):  # who is started while the main store is away is then refused
+            make_directory(self._note.parent)
+            with tempfile.NamedTemporaryFile("w", dir=self._note.parent, delete=False) as file:
+                file.write(self._generation or "")
+            publish(Path(file.name), self._note)
 
     async def _settle(self, expected: Expected) -> None:
         """Say in the main store that the seal was seen: without it, it is not the one."""

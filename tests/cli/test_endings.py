@@ -55,10 +55,16 @@ directory._CLOSE_SECONDS = 0.0
 COMMAND = "from cli.main import main; main()"
 
 RUN = """
+import multiprocessing
 from pathlib import Path
 from server.indexing import _run
 from server.settings import load
-_run(load(Path("offramp.toml")))
+run = multiprocessing.get_context("fork").Process(
+    target=_run, args=(load(Path("offramp.toml")),), daemon=True
+)
+run.start()
+run.join()
+sys.exit(run.exitcode)
 """
 
 

@@ -326,3 +326,39 @@ def test_a_document_is_read_as_it_was_written() -> None:
     """With its version."""
     expected = Expected("ab" * 16, settled=True)
     assert parse(Document(expected.body, "3")) == Expected("ab" * 16, settled=True, version="3")
+
+
+async def test_who_begins_while_the_main_store_is_away(
+    used: Replica, main: MemoryStore, inner: MemoryStore, tmp_path: Path
+) -> None:
+    """It has the generation in mind that was said last, and believes nothing before main answers."""
+    away = FaultyStore(main, {"read_document": Fail()})
+    with pytest.raises(StoreUnavailable):
+        await Replica("eu", inner, away, notes=tmp_path).generation()
+    expected = await Replica("eu", inner, main, notes=tmp_path).generation()
+    begun = Replica("eu", inner, away, notes=tmp_path)
+    assert await begun.generation() == expected == await used.generation()
+    with pytest.raises(StoreUnavailable):
+        await begun.check()
+    away.faults.clear()
+    await begun.check()
+    # If it was renewed meanwhile, that is another store than this process has in mind.
+    late = Replica("eu", inner, FaultyStore(main, {"read_document": Fail(1)}), notes=tmp_path)
+    await late.generation()
+    await Replica("eu", inner, main).renew()
+    with pytest.raises(NotTheSame, match="renewed since"):
+        await late.check()
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "0" * 33])
+async def test_a_note_that_is_none(
+    used: Replica, main: MemoryStore, inner: MemoryStore, tmp_path: Path, said: str
+) -> None:
+    """It is as if nothing had been noted, and written anew when the main store has told."""
+    (tmp_path / "eu").write_text(said)
+    away = FaultyStore(main, {"read_document": Fail()})
+    with pytest.raises(StoreUnavailable):
+        await Replica("eu", inner, away, notes=tmp_path).generation()
+    await Replica("eu", inner, main, notes=tmp_path).generation()
+    assert (tmp_path / "eu").read_text() == await used.generation()
+    assert [path.name for path in tmp_path.iterdir()] == ["eu"]
