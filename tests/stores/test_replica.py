@@ -331,7 +331,7 @@ def test_a_document_is_read_as_it_was_written() -> None:
 async def test_who_begins_while_the_main_store_is_away(
     used: Replica, main: MemoryStore, inner: MemoryStore, tmp_path: Path
 ) -> None:
-    """It has the generation in mind that was said last, and believes nothing before main answers."""
+    """It goes by the generation that was said last, and believes nothing before main answers."""
     away = FaultyStore(main, {"read_document": Fail()})
     with pytest.raises(StoreUnavailable):
         await Replica("eu", inner, away, notes=tmp_path).generation()
