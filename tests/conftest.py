@@ -180,7 +180,7 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
 def all_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every target that is probed answers; for those that are made up."""
 
-    async def well(self: Health, target: Target) -> tuple[Seen, str]:
+    async def well(self: Health, target: Target, doubt: object) -> tuple[Seen, str]:
         return Seen.ANSWERED, Seen.ANSWERED.value
 
     monkeypatch.setattr(Health, "_probed", well)
