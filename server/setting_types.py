@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from math import inf
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -23,9 +24,10 @@ def parse_size(value: object) -> object:
     if not isinstance(value, str) or value.strip().isdigit():
         return value
     match = _SIZE.fullmatch(value.strip())
-    if match is None:
+    size = inf if match is None else float(match[1]) * 1024 ** _UNITS[match[2].upper()]
+    if size == inf:
         raise ValueError(f"{value!r} is no size; write bytes or a number with KiB, MiB, GiB, TiB")
-    return int(float(match[1]) * 1024 ** _UNITS[match[2].upper()])
+    return int(size)
 
 
 def parse_duration(value: object) -> object:

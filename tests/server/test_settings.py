@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -55,6 +55,8 @@ def test_durations(text: object, seconds: float) -> None:
 
 
 @given(st.text())
+@example("9" * 400 + " GiB")
+@example("9" * 5000)
 def test_any_text_is_a_size_or_refused(text: str) -> None:
     """No text makes anything but a size or the model's own error."""
     with suppress(ValidationError):
