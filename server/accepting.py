@@ -69,6 +69,9 @@ _silent: dict[web.RequestHandler, _Awaited] = {}
 # Those of them that are too many.
 _surplus: set[web.RequestHandler] = set()
 
+# Those that were let in and are not connected yet: asyncio lets in all that wait at once.
+_coming: set[web.RequestHandler] = set()
+
 
 def heard(handler: web.RequestHandler) -> bool:
     """A request has come on a connection; whether that is one too many, and to be refused."""
@@ -175,14 +178,15 @@ class _Door(web.SockSite):
         patience = self._patience
         too_many = False
         if self._most is not None:
-            there = len(serve.connections)
+            there = len(serve.connections) + len(_coming)
             # To be told that there are too many takes a connection, too.
             if there >= self._most + self._most // 8 + 8:
                 return _Turned()
             too_many = there >= self._most
         handler = serve()
-        # aiohttp makes its own, and has no place for another's words.
-        handler.__class__ = Handler
+        # aiohttp makes its own, and has no place for another's.
+        handler.__class__ = _Guest
+        _coming.add(handler)
         if too_many:
             _surplus.add(handler)
             patience = min(patience, _SURPLUS_SECONDS)
@@ -193,6 +197,17 @@ class _Door(web.SockSite):
             self._look_at = max(_FEW, 2 * len(_silent))
         _silent[handler] = _Awaited(now, loop.call_at(now + patience, _end_if_silent, handler))
         return handler
+
+
+class _Guest(Handler):
+    """A handler that is not counted twice."""
+
+    __slots__ = ()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See aiohttp."""
+        _coming.discard(self)
+        super().connection_made(transport)
 
 
 class _Turned(asyncio.Protocol):
