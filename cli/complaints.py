@@ -131,7 +131,7 @@ def _table_wanted(place: Place) -> str:
         if section.path == path
         for each in section.settings
     ]
-    if path.endswith("]"):
+    if "[]" in path:
         return f"a table is wanted; write {{ ... }}, with {', '.join(dict.fromkeys(names))}"
     return f"a table is wanted; write [{path}], and its settings below it"
 
@@ -184,6 +184,8 @@ def _closest(place: Place) -> str:
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return names[close[0]]
+    if "[]" in section:
+        return ""  # what stands in another list is another thing of that name
     return next((s.path for s in _settings() if s.path.rpartition(".")[2] == name), "")
 
 

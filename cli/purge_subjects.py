@@ -17,6 +17,7 @@ from repos.hg.upkeep import IndexPlace
 from server.repositories import HG_INDEXES
 from server.settings import Settings
 from server.upstreams.mirrors import MIRRORS
+from server.upstreams.routes import Routes
 
 
 def subjects(settings: Settings, git: Git, name: str, object_id: str | None) -> Iterator[Subject]:
@@ -62,7 +63,9 @@ def _gone(settings: Settings, git: Git, name: str, object_id: str | None) -> Ite
     """What is not below ROOT: what was there, and mirrors."""
     root = settings.local_root
     mirrors = settings.data.absolute() / MIRRORS  # git runs elsewhere
-    for candidate in dict.fromkeys((name, f"{name}.git", name.removesuffix(".git"))):
+    remote = Routes(settings.upstreams).named(name)
+    spelt = (name, f"{name}.git", name.removesuffix(".git"))
+    for candidate in dict.fromkeys(spelt if remote is None else (remote.name, *spelt)):
         mirror = mirror_path(mirrors, candidate)
         # Where it lay, if it was below ROOT and is not any more.
         paths = [] if root is None else [root / candidate, root / candidate / ".git"]
@@ -70,7 +73,7 @@ def _gone(settings: Settings, git: Git, name: str, object_id: str | None) -> Ite
         places = [*paths, mirror] if hg_dir is None else [*paths, hg_dir, mirror]
         yield Subject(
             candidate,
-            frozenset(spelt for path in places for spelt in (str(path), str(path.resolve()))),
+            frozenset(each for path in places for each in (str(path), str(path.resolve()))),
             mirror=Mirror(mirror, git) if mirrors.is_dir() else None,
             object_id=object_id,
             index=None if hg_dir is None else _index(settings, hg_dir.resolve()),

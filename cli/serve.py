@@ -6,6 +6,7 @@ import shlex
 import shutil
 from functools import partial
 from itertools import chain
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import click
@@ -46,7 +47,7 @@ def command(given: Given, *, workers: int | None, index: bool | None) -> None:
         try:
             serve(
                 settings,
-                partial(_greet, settings),
+                partial(_greet_aside, settings),
                 partial(_read_again, given, workers, index),
             )
         except CannotListen as error:
@@ -75,6 +76,11 @@ def _read_again(given: Given, workers: int | None, index: bool | None) -> Settin
         return _settings(given, workers, index)
     except UserError as error:
         raise Unreadable(error.message) from None
+
+
+def _greet_aside(settings: Settings, address: str, admin: str | None = None) -> None:
+    """Greet, and keep nobody waiting: to tell of each repository all of ROOT is walked."""
+    Thread(target=_greet, args=(settings, address, admin), name="greeting", daemon=True).start()
 
 
 def _greet(settings: Settings, address: str, admin: str | None = None) -> None:

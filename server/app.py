@@ -274,12 +274,14 @@ class _Shell:
             return None
         if request.path in _UNTRACED and self.runtime.access_rules.sees_clients(request):
             return None  # whoever watches over us, by name; anybody else may ask as often as others
+        if request.path.startswith(BLOBS_PATH):
+            # We sent whoever asks there; and a CDN that pulls is one address, which hands a refusal
+            # on to clients, and to our own probes, that would take it for dead while we are busy.
+            return None
         limits = self.runtime.settings.limits
         excess = Excess.CONNECTIONS
         seconds = 0.0
         if not surplus:
-            if request.path.startswith(BLOBS_PATH):
-                return None  # we sent whoever asks there, and a CDN that pulls is one address
             excess = Excess.RATE
             seconds = self.runtime.gate.wait(
                 exchange.where, limits.rate, limits.burst, time.monotonic()

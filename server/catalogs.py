@@ -39,6 +39,10 @@ def _never() -> float:
     return 0.0
 
 
+# In place of a version, that of no catalog: it is read again each time.
+_INCOMPLETE: Final = "-"
+
+
 @dataclass(slots=True)
 class _Watched:
     bundles: tuple[Bundle, ...] = ()
@@ -195,10 +199,12 @@ class Catalogs:
         if document is not None:
             # With a hundred thousand refs it is 10 MB of JSON.
             catalog = await asyncio.to_thread(read, document.body, repository, self.store.name)
-            bundles, clone_bundles = catalog.bundles, catalog.clone_bundles
             epoch = catalog.epoch
-            bundles = await self._stored(bundles)
-            clone_bundles = await self._stored(clone_bundles)
+            bundles = await self._stored(catalog.bundles)
+            clone_bundles = await self._stored(catalog.clone_bundles)
+            if (bundles, clone_bundles) != (catalog.bundles, catalog.clone_bundles):
+                # What is missing may be put back, and nobody writes the catalog for that.
+                version = _INCOMPLETE
             if began != self._began:
                 return  # what was seen is of a store that is no more
         known = self._known(repository)

@@ -191,7 +191,7 @@ async def _looked_at(
     What servers probe with is read, if one has put it into the store; else the content.
     """
     through, store = targets, stores.main
-    probe = await newest_probe(store, time.time())
+    probe = await newest_probe(store, time.time(), remembered(settings.data).generation)
     if probe is None:
         # Through another it may not come although that is up.
         probe = content.entity

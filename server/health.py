@@ -137,6 +137,8 @@ class Health:
         replicas: the other stores, by name.
         reads: by the name of a target, that of the store it reads; without one, the main store.
         confirm: called before each look at the main store; what it raises is a failure of that.
+        salt: the generation of the main store, for probes; empty while that is not known.
+        read_first: probes one at the beginning, while nobody asks us yet; None: as later.
     """
 
     store: Store
@@ -150,9 +152,12 @@ class Health:
     replicas: Mapping[str, Store] = field(default_factory=dict)
     reads: Mapping[str, str] = field(default_factory=dict)
     confirm: Callable[[], Awaitable[None]] = _nothing
+    salt: Callable[[], str] = str
+    read_first: ReadBack | None = None
     _watched: dict[str, _Watched] = field(default_factory=dict)
     _behind: dict[str, _Behind] = field(default_factory=dict)
     _down: frozenset[str] = field(default=frozenset())
+    _begins: bool = False
 
     def __post_init__(self) -> None:
         now = self.clock()
@@ -230,9 +235,11 @@ class Health:
 
         Who has not answered by then is not named, and keeps nobody waiting.
         """
+        self._begins = True
         with suppress(TimeoutError):
             async with asyncio.timeout(self.rules.timeout):
                 await self.probe()
+        self._begins = False
 
     async def run(self) -> None:
         """Probe again and again, until cancelled."""
@@ -336,6 +343,9 @@ class Health:
     async def _probed(self, target: Target, doubt: Doubt | None) -> tuple[Seen, str]:
         """Probe one target, through the URL that a client would get."""
         probe = self._probe_for(target)
+        read_back = self.read_back
+        if self._begins and self.read_first is not None:
+            read_back = self.read_first
 
         def late(seconds: float) -> None:
             _log.warning(
@@ -348,7 +358,7 @@ class Health:
 
         try:
             await in_time(
-                lambda: self.read_back(target, probe),
+                lambda: read_back(target, probe),
                 self.rules.timeout,
                 told=late,
                 doubt=doubt,
@@ -437,7 +447,7 @@ class Health:
         async def kept() -> Entity:
             if behind.name == MAIN:
                 await self.confirm()
-            return await keep_probe(behind.store, self.wall(), self.rules.timeout)
+            return await keep_probe(behind.store, self.wall(), self.rules.timeout, self.salt())
 
         before = behind.probe
         try:

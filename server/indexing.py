@@ -35,7 +35,7 @@ from repos.hg.program import Hg
 from repos.hg.upkeep import remove_vanished
 from server.logs import configure, heard_by, redact
 from server.lookups import connector
-from server.main_seal import MainSeal
+from server.main_seal import MainSeal, remembered
 from server.orphans import end_with_parent
 from server.placing import Stores
 from server.probes import keep_probe, probes_at
@@ -158,7 +158,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         stores = build_stores(settings, store, patience=SECONDS)
         stack.push_async_callback(stores.close)
         targets = await build_targets(settings, stores, signing_keys(settings.data))
-        away = await _away(stores)
+        away = await _away(stores, remembered(settings.data).generation)
         answering = stores.named().keys() - away.keys()
         faults = tuple(
             f"no bundle was looked for in the store {name}: {said}" for name, said in away.items()
@@ -261,7 +261,7 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
                 keep,
                 replicas=tuple(stores.replicas[name] for name in answering - {MAIN}),
                 away=tuple(away.values()),
-                permanent=await seals(store) | probes_at(now),
+                permanent=await seals(store) | probes_at(now, seal.known.generation),
             )
         except (CatalogError, StoreError) as error:
             faults += (f"nothing was collected: {error}",)
@@ -270,17 +270,18 @@ async def _index_all(settings: Settings, progress: Progress, *, gc: bool) -> Ind
         return Indexed(tuple(reports), collected, vanished, faults)
 
 
-async def _away(stores: Stores) -> dict[str, str]:
+async def _away(stores: Stores, salt: str) -> dict[str, str]:
     """What is wrong with the stores that cannot be written to, by name.
 
-    The main one is taken for granted: without it, each repository says what is wrong. A store has
+    The main one, whose generation ``salt`` is, is taken for granted: without it, each repository
+    says what is wrong. A store has
     the same time for each answer later on; see :class:`stores.patient.PatientStore`.
     """
 
     async def said(name: str, store: Store) -> tuple[str, str]:
         try:
             async with asyncio.timeout(SECONDS):
-                await keep_probe(store, time.time(), SECONDS)
+                await keep_probe(store, time.time(), SECONDS, salt)
         except TimeoutError:
             return name, f"{store.name} has not answered within {SECONDS:.0f} s"
         except StoreUnavailable as error:

@@ -43,7 +43,8 @@ SKEW: Final = 86400.0
 # How often the document is read again that others write at the same time: they do so once.
 _ATTEMPTS: Final = 3
 
-# A store that we may only read is not asked at each look to take a seal.
+# A store that we may only read is not asked at each look to take a seal; one that failed is, soon.
+_SOON: Final = 30.0
 _AGAIN: Final = 3600.0
 
 
@@ -120,6 +121,7 @@ class MainSeal:
         self._data = data
         self._clock = clock
         self._refused = -inf
+        self._pause = 0.0
 
     async def look(self) -> bool:
         """Look at the seal; a store without it is taken as it is found, and given one.
@@ -142,19 +144,23 @@ class MainSeal:
 
     async def _found(self, before: Known) -> Known:
         """What is to be known of a store that is not the one of ``before``, or was never seen."""
-        if not before.generation and self._clock() - self._refused < _AGAIN:
+        if not before.generation and self._clock() - self._refused < self._pause:
             return before
         try:
             said, anew = await self._settled(before.generation)
         except StoreUnavailable as error:
             if not before.generation:
                 self._refused = self._clock()
+                self._pause = min(2 * self._pause or _SOON, _AGAIN)
                 # As it always was, for those who may only read: nothing tells if it is emptied.
                 _log.info("the main store has no seal: %s", error)
                 return before
+            if self.known.era and not self.known.generation:
+                return self.known  # found out before, and could not be noted on this machine
             _log.warning("%s; and it cannot be given a seal: %s", self._what(), error)
             now = self._clock()
             return Known("", chosen(), now, now)
+        self._pause = 0.0
         if said.generation == before.generation or not (before.generation or anew):
             return Known(said.generation, before.era, said.since, before.noticed)
         _log.warning("%s", self._what())
@@ -207,11 +213,12 @@ class MainSeal:
         incoming = self._data / "incoming"  # what a crash leaves there is removed
         try:
             incoming.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=incoming, delete=False) as file:
+            with tempfile.NamedTemporaryFile("w", dir=incoming) as file:
                 json.dump(asdict(known), file)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(file.name).replace(self._data / FILE)
+                os.link(file.name, f"{file.name}.whole")  # what has the first name goes at the end
+            Path(f"{file.name}.whole").replace(self._data / FILE)
         except OSError as error:
             # This process knows; others will look at the store themselves.
             _log.warning("it cannot be noted of which generation the main store is: %s", error)

@@ -21,7 +21,7 @@ _READY: Final = b"READY=1"
 def notifying(
     ready: Callable[_Where, None], environ: MutableMapping[str, str]
 ) -> Callable[_Where, None]:
-    """``ready``, and after it systemd is told, or who speaks its protocol, that we are.
+    """``ready``, and before it systemd is told, or who speaks its protocol, that we are.
 
     Without ``NOTIFY_SOCKET`` in ``environ`` nobody is. It is taken out: what we start has nothing
     to tell.
@@ -31,8 +31,9 @@ def notifying(
         return ready
 
     def told(*args: _Where.args, **kwargs: _Where.kwargs) -> None:
-        ready(*args, **kwargs)
+        # First: what is printed for people may take as long as ROOT is large.
         _tell(address)
+        ready(*args, **kwargs)
 
     return told
 

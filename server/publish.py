@@ -37,9 +37,9 @@ RUNS: Final = 64
 
 
 # Before a fingerprint, in a note that says the opposite of others. It counts until the entity has
-# come back: three thousand years, in seconds.
+# come back, or for a year: nobody names by then what was lost, and notes are to end.
 _LOST: Final = "-"
-_EVER: Final = 1e11
+_EVER: Final = 365 * 86400.0
 
 # After the fingerprint of a target that reads the main store, before the era of the note.
 _OF: Final = "@"

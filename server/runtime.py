@@ -42,7 +42,7 @@ from server.pipeline import Pipeline
 from server.placing import Stores
 from server.probes import PROBE_ENTITY
 from server.publish import Publisher
-from server.readback import probe_anew
+from server.readback import probe_anew, read_back_anew
 from server.repeats import FileTable, Repeats
 from server.repositories import HG_INDEXES, Repositories, git_kind, hg_kind
 from server.rereading import Rereading
@@ -194,6 +194,9 @@ class Runtime:
             replicas=stores.replicas,
             reads=stores.reads,
             confirm=confirm,
+            salt=lambda: seal.known.generation,
+            # Nobody is behind a CDN that pulls from us before we listen.
+            read_first=functools.partial(read_back_anew, store),
         )
         publisher = Publisher(
             stores,

@@ -277,8 +277,14 @@ class Settings(BaseSettings):
         check_patterns(
             self.upstreams,
             {
-                "access.tokens": [each for t in self.access.tokens for each in t.repositories],
-                "access.users": [each for u in self.access.users for each in u.repositories],
+                **{
+                    f"access.tokens[{number}].repositories": token.repositories
+                    for number, token in enumerate(self.access.tokens)
+                },
+                **{
+                    f"access.users[{number}].repositories": user.repositories
+                    for number, user in enumerate(self.access.users)
+                },
                 "hg.push": self.hg.push,
             },
         )

@@ -197,8 +197,11 @@ class AccessSettings(Section):
     @classmethod
     def _is_header(cls, value: str) -> str:
         if _HEADER.fullmatch(value) is None:
+            # It may be a whole header, with a secret behind the colon.
+            name = value.partition(":")[0]
             raise ValueError(
-                f"{value!r} is no name of a header; write one such as X-Forwarded-User"
+                f"{name!r}{'...' if name != value else ''} is no name of a header; write one such"
+                " as X-Forwarded-User"
             )
         if value.lower() in _CREDENTIALS:
             raise ValueError(f"{value!r} holds credentials, not the name of a user")

@@ -60,8 +60,8 @@ _log = logging.getLogger("offramp.sessions")
 # taken a password away, which the client would send along. git sends even the headers of
 # `http.extraHeader` to whatever host it is redirected to, if they are said to be for one URL alone.
 _CREDENTIALS: Final = re.compile(
-    r"auth|cookie|token|secret|passw|credential|key"
-    r"|user(?!-agent$)|email|identity|principal|subject|client-(?:cert|dn|verify|s-dn)",
+    r"auth|cookie|token|secret|passw|credential|key|jwt|assertion|saml|oidc|claim|login|session"
+    r"|user(?!-agent$)|email|identity|principal|subject|client-?(?:cert|dn|cn|verify|s-dn)",
     re.IGNORECASE,
 )
 

@@ -194,6 +194,17 @@ def test_a_mirror(root: Path, here: Path) -> None:
     assert not mirror.exists()
 
 
+def test_a_mirror_by_the_spelling_of_its_url(root: Path, here: Path) -> None:
+    """Where an upstream takes any case, every spelling names the one mirror that there is."""
+    mirror = mirror_path(here / "offramp-data" / "mirrors", "gh/acme/widget")
+    subprocess.run(["git", "clone", "-q", "--bare", root / NAME, mirror], check=True)
+    upstream = '[[upstreams]]\nprefix = "gh"\nurl = "https://github.com"\npublic = true\n'
+    (here / "offramp.toml").write_text(upstream)
+    result = run("purge", "gh/Acme/Widget.git", "--config", "offramp.toml")
+    assert "mirror: removed" in result.stdout
+    assert not mirror.exists()
+
+
 def test_a_mirror_that_somebody_works_on(root: Path, here: Path) -> None:
     """That is said; nothing that was recorded before is used in the meantime."""
     mirror = mirror_path(here / "offramp-data" / "mirrors", "forge/a")

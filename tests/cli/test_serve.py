@@ -11,13 +11,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from urllib.request import urlopen
 
 import click
 import pytest
 from click.testing import CliRunner
 
-from cli.serve import _greet, clone_url, uri_protocols
+from cli.serve import _greet, _greet_aside, clone_url, uri_protocols
 from server.settings import Settings, load
 
 S3 = {"type": "s3", "bucket": "b"}
@@ -39,6 +40,20 @@ def greeting(
 
     done = CliRunner().invoke(command, catch_exceptions=False)
     return done.output.splitlines()
+
+
+def test_greeting_keeps_nobody_waiting(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever calls it serves meanwhile, however long it takes to walk ROOT."""
+    began, served = Event(), Event()
+
+    def walk(*_: object) -> None:
+        began.set()
+        served.wait()
+
+    monkeypatch.setattr("cli.serve._greet", walk)
+    _greet_aside(load(None, root=here), "127.0.0.1:8417")
+    assert began.wait(60)
+    served.set()
 
 
 def made(root: Path, *names: str) -> Path:

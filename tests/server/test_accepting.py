@@ -58,6 +58,17 @@ async def test_too_many_connections(serve: Serve, root: Path, git: Git, tmp_path
     await git("clone", f"{served.url}/p.git", tmp_path / "later")
 
 
+async def test_content_is_sent_to_one_too_many(serve: Serve, root: Path) -> None:
+    """We sent them there; and a CDN that pulls would hand our refusal on, and be taken for dead."""
+    served = await serve(root, limits={"connections": 1})
+    async with connected(served) as (reader, writer):
+        writer.write(head("GET", REFS, KEPT))
+        assert (await read_reply(reader)).status == 200
+        assert (await converse(served, head("GET", REFS, KEPT))).status == 503
+        blob = await converse(served, head("GET", f"/-/blobs/{'0' * 64}", KEPT))
+        assert (blob.status, blob.headers["connection"]) == (403, "close")
+
+
 async def test_far_too_many_connections(serve: Serve, root: Path) -> None:
     """Beyond those that are told so, they are ended without a word."""
     served = await serve(root, limits={"connections": 1})

@@ -392,3 +392,22 @@ async def test_a_store_that_does_not_say_what_it_has(store: FaultyStore) -> None
     store.faults.clear()
     await catalogs.refresh_all()
     assert await ids(catalogs) == ["kept"]
+
+
+async def test_what_was_lost_and_is_put_back(store: FaultyStore) -> None:
+    """It is named again, though nobody writes the catalog for that."""
+    since = 0.0
+    catalogs = Catalogs(store, 0.0, since=lambda: since)
+    kept = bundle("kept", 1.0)
+    await publish(store, kept)
+    put(store, kept.pack.entity)
+    assert await ids(catalogs) == ["kept"]
+    inner = store.inner
+    assert isinstance(inner, MemoryStore)
+    inner.entities.clear()
+    since = 2.0
+    catalogs.begin_anew()
+    assert await ids(catalogs) == []
+    put(store, kept.pack.entity)
+    await catalogs.refresh_all()
+    assert await ids(catalogs) == ["kept"]

@@ -257,7 +257,7 @@ async def test_a_store_that_is_full_is_read_on(
 
     await health.probe()
     health.read_back = read_back
-    health.wall = lambda: 60.0
+    health.wall = lambda: 600.0
     store.faults["put"] = Fail()
     await probed(health, 2)
     assert health.down() == frozenset()
@@ -265,7 +265,7 @@ async def test_a_store_that_is_full_is_read_on(
     assert caplog.text.count("takes nothing new") == 1
     del store.faults["put"]
     await health.probe()
-    assert seen[4:] == [probe_of(1)[0]] * 2
+    assert seen[4:] == [probe_of(10)[0]] * 2
 
 
 @pytest.mark.parametrize("method", ["stat", "put"])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import logging
 from dataclasses import dataclass, field
@@ -168,6 +169,37 @@ async def test_who_may_only_read(mount: Mount, tmp_path: Path) -> None:
     assert await process.look()
     assert process.known.era
     assert not await process.look()
+
+
+async def test_a_first_seal_that_fails_once(mount: Mount, tmp_path: Path) -> None:
+    """It is put soon after: a store without one is not watched."""
+    mount.inner = FaultyStore(mount.inner, {"put": Fail(1)})
+    process = machine(mount, tmp_path)
+    await process.look()
+    assert process.known == Known()
+    mount.now += module._SOON
+    await process.look()
+    assert process.known.generation
+
+
+async def test_what_cannot_be_noted_is_found_out_once(
+    mount: Mount, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither store nor disk takes anything: it begins anew once, and nothing piles up."""
+    process = machine(mount, tmp_path)
+    await process.look()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(module.os, "link", full)
+    mount.inner = FaultyStore(MemoryStore(), {"write_document": Fail()})
+    assert await process.look()
+    era = process.known.era
+    for _ in range(3):
+        assert not await process.look()
+    assert process.known.era == era
+    assert not any((tmp_path / "one" / "incoming").iterdir())
 
 
 async def test_a_store_that_does_not_answer(mount: Mount, tmp_path: Path) -> None:

@@ -54,11 +54,11 @@ async def test_one_for_each_minute(store: FaultyStore) -> None:
     assert store.calls["put"] == 3
 
 
-async def test_the_last_ten_are_kept(store: FaultyStore) -> None:
-    """Clocks of servers may differ by so much; nothing is left behind."""
-    for later in range(30):
+async def test_the_last_twenty_are_kept(store: FaultyStore) -> None:
+    """Clocks of servers may differ by half as much; nothing is left behind."""
+    for later in range(50):
         await keep_probe(store, NOW + later * PERIOD, SOON)
-    kept = {probe_of(MINUTE + later)[0].digest for later in range(20, 30)}
+    kept = {probe_of(MINUTE + later)[0].digest for later in range(30, 50)}
     assert held(store) == kept | {PROBE_ENTITY.digest}
 
 
@@ -66,7 +66,7 @@ async def test_the_last_ten_are_kept(store: FaultyStore) -> None:
 async def test_a_store_that_takes_nothing(
     store: FaultyStore, how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It is read on, by the probe that is there for ever; and none is thrown away for it."""
+    """It is read on, by the newest that is there, at last the one for ever; none is deleted."""
     await keep_probe(store, NOW, SOON)
     had = held(store)
     match how:
@@ -77,7 +77,8 @@ async def test_a_store_that_takes_nothing(
         case _:
             monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
     for later in range(1, 20):
-        assert await keep_probe(store, NOW + later * PERIOD, 0.001) == PROBE_ENTITY
+        newest = probe_of(MINUTE)[0] if later < 3 else PROBE_ENTITY
+        assert await keep_probe(store, NOW + later * PERIOD, 0.001) == newest
     assert held(store) == had
 
 
@@ -122,7 +123,8 @@ async def test_no_collection_takes_one_that_is_used(serve: Serve, tmp_path: Path
         retention={"keep": "10s"},
     )
     store = served.runtime.store
-    used = await newest_probe(store, served.runtime.health.wall())
+    now, salt = served.runtime.health.wall(), served.runtime.seal.known.generation
+    used = await newest_probe(store, now, salt)
     assert used is not None
     assert used != PROBE_ENTITY
     source = tmp_path / "old"
@@ -139,4 +141,7 @@ async def test_no_collection_takes_one_that_is_used(serve: Serve, tmp_path: Path
 
     await index_all(served.settings, Silent(), gc=True)
     assert [await there(each) for each in (used, PROBE_ENTITY, old)] == [True, True, False]
-    assert used.digest in probes_at(served.runtime.health.wall())
+    assert used.digest in probes_at(now, salt)
+    # Who could tell its path beforehand could have a CDN remember that nothing is there.
+    assert salt
+    assert used.digest not in probes_at(now)

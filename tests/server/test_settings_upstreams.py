@@ -202,6 +202,11 @@ def test_user_headers(header: str) -> None:
     refused("access.user_header", access={"user_header": header})
 
 
+def test_a_user_header_with_its_value_is_not_repeated() -> None:
+    """What stands behind the colon may be a secret."""
+    refused(r"'X-User'\.\.\. is no name", access={"user_header": f"X-User: {SECRET}"})
+
+
 # --- upstreams ---------------------------------------------------------------------------
 
 

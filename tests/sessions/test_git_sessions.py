@@ -123,6 +123,8 @@ async def test_the_redirect_is_the_client_s_alone(
         "X-Forwarded-User",
         "Remote-Email",
         "X-SSL-Client-Cert",
+        "Cf-Access-Jwt-Assertion",
+        "X-Amzn-Oidc-Data",
     ],
 )
 async def test_credentials_do_not_go_along(

@@ -54,8 +54,7 @@ resource "aws_lb_listener" "https" {
 }
 
 # What is not for clients is not at this port of a task at all (admin.listen). Should that ever be
-# undone, they do not come through here: of what is Offramp's own, this is what they need, however
-# the rest is written.
+# undone, they do not come through here: of what is Offramp's own, this is what they need.
 resource "aws_lb_listener_rule" "clients" {
   listener_arn = aws_lb_listener.https.arn
   priority     = 1
@@ -80,8 +79,9 @@ resource "aws_lb_listener_rule" "operators" {
 
   condition {
     path_pattern {
-      # A server decodes what it is asked for, a load balancer does not.
-      values = ["/-/*", "/%2D/*", "/%2d/*"]
+      # As it is written: a load balancer decodes nothing, and takes no % in a pattern. Other
+      # spellings reach a port at which there is no such route.
+      values = ["/-/*"]
     }
   }
 
