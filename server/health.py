@@ -379,6 +379,8 @@ class Health:
         if watched.breaker.is_named != before.is_named:
             watched.turned = now
             self._name()
+            if before.is_named:
+                self._doubt_others(watched)
         state = watched.breaker.state
         if state is before.state:
             return
@@ -401,6 +403,15 @@ class Health:
             before.state.value,
             watched.breaker.told(why, now),
         )
+
+    def _doubt_others(self, watched: _Watched) -> None:
+        """Probe the others soon: what took this one may have taken them, as a region's outage does.
+
+        They are named until a probe of their own says something else.
+        """
+        for other in self._watched.values():
+            if other is not watched and other.breaker.is_named:
+                other.suspected.set()
 
     def _name(self) -> None:
         """Settle which targets are not to be named."""

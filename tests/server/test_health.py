@@ -528,7 +528,10 @@ async def test_probing_goes_on(store: FaultyStore, targets: Targets) -> None:
 
 
 async def test_a_suspicion_brings_a_probe(health: Health, targets: Targets) -> None:
-    """At once, of that target; it is named until the probe fails, which is then done again."""
+    """At once, of that target; it is named until the probe fails, which is then done again.
+
+    What took it may have taken others, too: these are probed as well, and named meanwhile.
+    """
 
     async def suspected() -> None:
         await targets.until(lambda: len(targets.probed) == 2)
@@ -542,9 +545,11 @@ async def test_a_suspicion_brings_a_probe(health: Health, targets: Targets) -> N
         assert health.down() == {ONE.fingerprint}
         assert health.has_failed(ONE)
         assert not health.is_suspected(ONE)
+        await targets.until(lambda: targets.probed.count("two") == 2)
+        assert health.down() == {ONE.fingerprint}
 
     await running(health, suspected)
-    assert targets.probed.count("two") == 1
+    assert targets.probed.count("two") == 2
 
 
 async def test_a_suspicion_that_is_unfounded(health: Health, targets: Targets) -> None:
