@@ -194,11 +194,15 @@ def _tags(place: Place) -> tuple[str, ...]:
     return tuple(json.dumps(s.variant) for s in sections() if s.path == path)
 
 
+# Where a whole header may stand in place of its name.
+_MAY_HOLD_SECRETS: Final = frozenset({"access.user_header"})
+
+
 def _shown(place: Place, value: object) -> str:
     """`` = <value>`` if it is short, simple and no secret."""
     path = _general(place).removesuffix("[]")
     known = {setting.path: setting for setting in _settings()}
-    secret = path not in known or known[path].secret
+    secret = path not in known or known[path].secret or path in _MAY_HOLD_SECRETS
     if secret or not isinstance(value, str | int | float) or len(str(value)) > 100:
         return ""
     if isinstance(value, str):

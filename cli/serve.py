@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import shutil
 from functools import partial
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from server.settings import Settings
+
+_log = logging.getLogger("offramp")
 
 # More than these are not a list that anybody reads.
 _SHOWN = 20
@@ -80,7 +83,14 @@ def _read_again(given: Given, workers: int | None, index: bool | None) -> Settin
 
 def _greet_aside(settings: Settings, address: str, admin: str | None = None) -> None:
     """Greet, and keep nobody waiting: to tell of each repository all of ROOT is walked."""
-    Thread(target=_greet, args=(settings, address, admin), name="greeting", daemon=True).start()
+
+    def greet() -> None:
+        try:
+            _greet(settings, address, admin)
+        except Exception as error:  # noqa: BLE001 - it is served all the same
+            _log.warning("the greeting was not printed to its end: %s", error)
+
+    Thread(target=greet, name="greeting", daemon=True).start()
 
 
 def _greet(settings: Settings, address: str, admin: str | None = None) -> None:

@@ -9,6 +9,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Final
 
 from aiohttp import web
@@ -63,24 +64,31 @@ class _Awaited:
     end: asyncio.TimerHandle
 
 
+class Room(Enum):
+    """What may be answered on a connection, by how many others there are."""
+
+    ENOUGH = auto()
+    CONTENT = auto()
+    """One too many, but for content, to which we sent them."""
+    NONE = auto()
+    """What is left is for whoever watches over us, and for refusals, which take no time."""
+
+
 # Connections on which no request has come yet; each for as long as we are patient with it.
 _silent: dict[web.RequestHandler, _Awaited] = {}
 
 # Those of them that are too many.
-_surplus: set[web.RequestHandler] = set()
+_surplus: dict[web.RequestHandler, Room] = {}
 
 # Those that were let in and are not connected yet: asyncio lets in all that wait at once.
 _coming: set[web.RequestHandler] = set()
 
 
-def heard(handler: web.RequestHandler) -> bool:
-    """A request has come on a connection; whether that is one too many, and to be refused."""
+def heard(handler: web.RequestHandler) -> Room:
+    """A request has come on a connection; what may still be answered there."""
     # The timer would keep all that the connection holds long after its end.
     _await_no_longer(handler)
-    if handler not in _surplus:
-        return False
-    _surplus.discard(handler)
-    return True
+    return _surplus.pop(handler, Room.ENOUGH)
 
 
 def _await_no_longer(handler: web.RequestHandler) -> None:
@@ -176,19 +184,21 @@ class _Door(web.SockSite):
         if serve is None:  # cleaned up, as somebody was just let in
             return _Turned()
         patience = self._patience
-        too_many = False
+        room = Room.ENOUGH
         if self._most is not None:
             there = len(serve.connections) + len(_coming)
             # To be told that there are too many takes a connection, too.
-            if there >= self._most + self._most // 8 + 8:
+            spare = self._most // 8 + 8
+            if there >= self._most + spare:
                 return _Turned()
-            too_many = there >= self._most
+            if there >= self._most:
+                room = Room.CONTENT if there < self._most + spare // 2 else Room.NONE
         handler = serve()
         # aiohttp makes its own, and has no place for another's.
         handler.__class__ = _Guest
         _coming.add(handler)
-        if too_many:
-            _surplus.add(handler)
+        if room is not Room.ENOUGH:
+            _surplus[handler] = room
             patience = min(patience, _SURPLUS_SECONDS)
         loop = asyncio.get_running_loop()
         now = loop.time()
@@ -219,7 +229,7 @@ class _Turned(asyncio.Protocol):
 
 
 def _end_if_silent(handler: web.RequestHandler) -> None:
-    _surplus.discard(handler)
+    _surplus.pop(handler, None)
     if _silent.pop(handler, None) is not None:
         handler.force_close()
 
@@ -233,7 +243,7 @@ def _forget_gone(now: float) -> None:
     ]
     for handler in gone:
         _await_no_longer(handler)
-        _surplus.discard(handler)
+        _surplus.pop(handler, None)
 
 
 def _deaf_to_syn(listening: socket.socket) -> bool:

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from redirects.sessions import HERE
 from redirects.signing import BLOBS_PATH
-from server.accepting import heard
+from server.accepting import Room, heard
 from server.access.rules import ADMIN
 from server.admission import RETRY_SECONDS, Busy, Excess, refused
 from server.bad_requests import put_in_words
@@ -219,7 +219,7 @@ class _Shell:
     async def _told(self, request: web.Request, handler: Handler, span: Span) -> web.StreamResponse:
         """Answer a request, and tell what became of it."""
         began = time.perf_counter()
-        surplus = heard(request.protocol)
+        room = heard(request.protocol)
         exchange = Exchange(
             request_id(request.headers.get(REQUEST_ID)), self.runtime.locator.find(request)
         )
@@ -227,10 +227,10 @@ class _Shell:
         CURRENT.set(exchange)  # a request is a task of its own
         status = 500
         try:
-            excess = self._refusal(request, exchange, surplus=surplus)
+            excess = self._refusal(request, exchange, room)
             handler = handler if excess is None else _saying(excess)
             response = await self._answer(request, handler, exchange)
-            if surplus:
+            if room is not Room.ENOUGH:
                 response.force_close()
             status = response.status
         except web.HTTPException as error:
@@ -266,22 +266,20 @@ class _Shell:
             )
         return response
 
-    def _refusal(
-        self, request: web.Request, exchange: Exchange, *, surplus: bool
-    ) -> web.Response | None:
+    def _refusal(self, request: web.Request, exchange: Exchange, room: Room) -> web.Response | None:
         """What a request is answered with that is not even looked at."""
         if request.path in _ALWAYS or request.app.get(ADMIN, False):
             return None
         if request.path in _UNTRACED and self.runtime.access_rules.sees_clients(request):
             return None  # whoever watches over us, by name; anybody else may ask as often as others
-        if request.path.startswith(BLOBS_PATH):
+        if request.path.startswith(BLOBS_PATH) and room is not Room.NONE:
             # We sent whoever asks there; and a CDN that pulls is one address, which hands a refusal
             # on to clients, and to our own probes, that would take it for dead while we are busy.
             return None
         limits = self.runtime.settings.limits
         excess = Excess.CONNECTIONS
         seconds = 0.0
-        if not surplus:
+        if room is Room.ENOUGH:
             excess = Excess.RATE
             seconds = self.runtime.gate.wait(
                 exchange.where, limits.rate, limits.burst, time.monotonic()

@@ -236,10 +236,12 @@ class Health:
         Who has not answered by then is not named, and keeps nobody waiting.
         """
         self._begins = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(self.rules.timeout):
-                await self.probe()
-        self._begins = False
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.rules.timeout):
+                    await self.probe()
+        finally:
+            self._begins = False
 
     async def run(self) -> None:
         """Probe again and again, until cancelled."""

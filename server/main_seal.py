@@ -213,12 +213,15 @@ class MainSeal:
         incoming = self._data / "incoming"  # what a crash leaves there is removed
         try:
             incoming.mkdir(exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=incoming) as file:
-                json.dump(asdict(known), file)
-                file.flush()
-                os.fsync(file.fileno())
-                os.link(file.name, f"{file.name}.whole")  # what has the first name goes at the end
-            Path(f"{file.name}.whole").replace(self._data / FILE)
+            with tempfile.NamedTemporaryFile("w", dir=incoming, delete=False) as file:
+                try:
+                    json.dump(asdict(known), file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                    Path(file.name).replace(self._data / FILE)
+                except BaseException:
+                    Path(file.name).unlink(missing_ok=True)
+                    raise
         except OSError as error:
             # This process knows; others will look at the store themselves.
             _log.warning("it cannot be noted of which generation the main store is: %s", error)

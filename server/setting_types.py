@@ -90,7 +90,8 @@ def _is_base_url(value: str) -> bool:
     )
 
 
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+# As many bytes as an offset in a file can say.
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0, le=(1 << 63) - 1)]
 Duration = Annotated[float, BeforeValidator(read_duration), Field(ge=0, allow_inf_nan=False)]
 BaseUrl = Annotated[str, BeforeValidator(_http_url)]
 

@@ -31,7 +31,8 @@ class LimitSettings(Section):
         4096,
         ge=1,
         description="Open connections of one server process. Beyond it requests on new ones are"
-        " answered 503. Each that is being sent to can hold a buffer of half a MiB.",
+        " answered 503, but for content on a sixteenth more. Each that is being sent to can hold a"
+        " buffer of half a MiB.",
     )
     rate: float = Field(
         0.0,

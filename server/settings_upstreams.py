@@ -197,8 +197,8 @@ class AccessSettings(Section):
     @classmethod
     def _is_header(cls, value: str) -> str:
         if _HEADER.fullmatch(value) is None:
-            # It may be a whole header, with a secret behind the colon.
-            name = value.partition(":")[0]
+            # It may be a whole header, with a secret behind its name.
+            name = re.split(r"[^A-Za-z0-9_-]", value, maxsplit=1)[0]
             raise ValueError(
                 f"{name!r}{'...' if name != value else ''} is no name of a header; write one such"
                 " as X-Forwarded-User"

@@ -61,7 +61,8 @@ _log = logging.getLogger("offramp.sessions")
 # `http.extraHeader` to whatever host it is redirected to, if they are said to be for one URL alone.
 _CREDENTIALS: Final = re.compile(
     r"auth|cookie|token|secret|passw|credential|key|jwt|assertion|saml|oidc|claim|login|session"
-    r"|user(?!-agent$)|email|identity|principal|subject|client-?(?:cert|dn|cn|verify|s-dn)",
+    r"|user(?![-_]agent$)|email|identity|principal|subject|pwd|groups$|ssl[-_]cert"
+    r"|client[-_]?(?:cert|dn|cn|verify|[si][-_]dn|serial|fingerprint)",
     re.IGNORECASE,
 )
 

@@ -69,6 +69,19 @@ async def test_content_is_sent_to_one_too_many(serve: Serve, root: Path) -> None
         assert (blob.status, blob.headers["connection"]) == (403, "close")
 
 
+async def test_content_leaves_room_for_who_watches(serve: Serve, root: Path) -> None:
+    """However many download slowly, it is seen that we are alive: they take half of the spare."""
+    served = await serve(root, limits={"connections": 1})
+    blob = head("GET", f"/-/blobs/{'0' * 64}", KEPT)
+    async with AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(connected(served)) for _ in range(5)]
+        opened[0][1].write(head("GET", REFS, KEPT))
+        assert (await read_reply(opened[0][0])).status == 200
+        # These hold their places as long downloads do: nothing is asked on them.
+        assert (await converse(served, blob)).status == 503
+        assert (await ask(served, "GET", "/-/livez")).status == 200
+
+
 async def test_far_too_many_connections(serve: Serve, root: Path) -> None:
     """Beyond those that are told so, they are ended without a word."""
     served = await serve(root, limits={"connections": 1})

@@ -192,7 +192,7 @@ async def test_what_cannot_be_noted_is_found_out_once(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(module.os, "link", full)
+    monkeypatch.setattr(module.os, "fsync", full)
     mount.inner = FaultyStore(MemoryStore(), {"write_document": Fail()})
     assert await process.look()
     era = process.known.era

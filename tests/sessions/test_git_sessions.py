@@ -125,6 +125,7 @@ async def test_the_redirect_is_the_client_s_alone(
         "X-SSL-Client-Cert",
         "Cf-Access-Jwt-Assertion",
         "X-Amzn-Oidc-Data",
+        "SSL_CLIENT_S_DN",
     ],
 )
 async def test_credentials_do_not_go_along(
