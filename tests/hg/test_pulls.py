@@ -125,7 +125,8 @@ async def test_clones_of_what_is_being_committed_to(
         with work(hg(V2), source) as made:
             for number in range(1, 16):
                 made.commit(f"number {number}", counter=f"{number}\n", README=f"{number}\n")
-                if stop.is_set():
+                # However quick the clones were, something is committed beside and after them.
+                if stop.is_set() and number > 1:
                     break
             return number
 
@@ -137,7 +138,7 @@ async def test_clones_of_what_is_being_committed_to(
     finally:
         stop.set()
         count = await committing
-    assert count >= 1
+    assert count > 1
     states = [await client.pull(to) for to in clones]
     assert len({each.changesets for each in states}) == 1
     assert len(states[0].changesets) == len(sources.expected("merges").changesets) + count
